@@ -1,0 +1,12 @@
+"""The only import of Keras: ``tf_keras`` (Keras 2), whose batch norm follows TensorFlow 1."""
+
+from __future__ import annotations
+
+import os
+
+# tf-models-official and TensorFlow's own `tf.keras` must resolve to the same Keras.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+import tf_keras  # noqa: E402
+
+__all__ = ["tf_keras"]

@@ -1,0 +1,171 @@
+"""Everything that can be set about a run, as frozen dataclasses.
+
+One place to read every knob. A preset (``presets.py``) fills a ``Config``, dotted overrides
+(``train.steps=2000``) change single fields, and the resolved result is written into the run directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+# Values of the reference are the defaults wherever paper and reference agree or the reference decides.
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network: backbone, ASPP, decoder, image-level classifier, self-attention (SGC)."""
+
+    # Feature extractor.
+    backbone: Literal["mobilenet_v1", "resnet_v1_50_beta", "resnet_v1_101_beta"] = "mobilenet_v1"
+    # Input pixels per cell of the last feature map; 8 or 16.
+    output_stride: int = 16
+    # Dilation rates of the three atrous ASPP branches (for output stride 16; doubled at 8).
+    atrous_rates: tuple[int, ...] = (6, 12, 18)
+    # Channels of each ASPP branch and of the decoder.
+    aspp_channels: int = 256
+    decoder_channels: int = 256
+    # Key and query dimension of the self-attention (paper eq. 3).
+    attention_dim: int = 128
+    # Feature maps that feed the self-attention: last two stages (hypercolumn) or the last one.
+    hypercolumn: bool = True
+    # Width of the backbone as a multiple of the published one (mobilenet_v1 only).
+    width_multiplier: float = 1.0
+    # Keep probability of the dropout behind the ASPP projection (1 turns it off).
+    aspp_keep_prob: float = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """Where the first weights come from."""
+
+    # Empty: random. "imagenet": tf_keras.applications downloads them. Else a .npz or .h5 file with
+    # Keras-Applications names.
+    weights: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The images, their masks, who is labeled, and the views made of them."""
+
+    # Where examples come from.
+    source: Literal["folder", "tfrecord", "tfds"] = "folder"
+    # folder: directory of images.
+    images: str = ""
+    # folder: directory of masks (PNG of class ids), same file stem as the image.
+    masks: str = ""
+    # folder, tfrecord: text file, one class name a line; line k is class id k.
+    classes: str = ""
+    # folder: list files of ids. tfrecord: shard patterns (path/train-*). tfds: split names (train[:20]).
+    labeled: str = ""
+    unlabeled: str = ""
+    val: str = ""
+    # folder: CSV id,name,name,... of image-level labels for the weakly mode; empty: from masks.
+    image_labels: str = ""
+    # tfds: builder name and data directory (empty: the TFDS default).
+    name: str = ""
+    data_dir: str = ""
+    # Training crop (height, width), each 16k+1.
+    crop_size: tuple[int, int] = (513, 513)
+    # Evaluation canvas (height, width), each 16k+1; 0,0: every image at its own size, one at a time.
+    eval_size: tuple[int, int] = (0, 0)
+    # Images per evaluation batch (must be 1 when eval_size is 0,0).
+    eval_batch: int = 1
+    # Pixel-labeled images per step, over all replicas.
+    batch_labeled: int = 8
+    # Additional images per step, over all replicas (not read in supervised mode).
+    batch_unlabeled: int = 8
+    # Scale augmentation: smallest, largest factor and step between the factors.
+    min_scale: float = 0.5
+    max_scale: float = 2.0
+    scale_step: float = 0.25
+    # Strong view: color jitter strength (0 turns it off; 1 is the reference).
+    jitter_strength: float = 1.0
+    # Strong view: half the side of the CutOut box in pixels (0 turns it off). The reference's
+    # pad_size=50 cuts up to 100x100; the paper's text says 50x50, which is 25 here.
+    cutout: int = 50
+    # Order of examples, crops, scales, flips and strong-view draws.
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Optimization and bookkeeping."""
+
+    # supervised: labeled images only. unlabeled: plus images without labels. weakly: plus images
+    # with image-level labels.
+    mode: Literal["supervised", "unlabeled", "weakly"] = "unlabeled"
+    # Optimizer steps.
+    steps: int = 30000
+    # Learning rate at step 0, polynomial decay to 0 with this power.
+    learning_rate: float = 0.007
+    power: float = 0.9
+    # Momentum of TF1's MomentumOptimizer.
+    momentum: float = 0.9
+    # slim's l2: weight_decay / 2 * sum(w^2), not on depthwise kernels, biases or batch norm.
+    weight_decay: float = 4e-5
+    # Gradient factor of the backbone (1: the reference).
+    backbone_multiplier: float = 1.0
+    # Train with batch statistics in the backbone (false: moving statistics, gamma and beta still learn).
+    fine_tune_batch_norm: bool = True
+    # Weight of the image-level classification loss L_x.
+    classification_weight: float = 1.0
+    # Weight of the SGC loss on labeled images L_sa.
+    attention_weight: float = 1.0
+    # Initial weights, dropout.
+    seed: int = 0
+    # Steps between checkpoints, evaluations, console lines, and pictures in TensorBoard.
+    checkpoint_every: int = 1000
+    evaluate_every: int = 1000
+    log_every: int = 50
+    pictures_every: int = 1000
+    # How many "last" checkpoints stay on disk.
+    keep: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class PseudoConfig:
+    """Pseudo labels (paper eq. 4) and the consistency loss L_u."""
+
+    # fused: calibrated fusion of decoder and SGC. decoder / sgc: one map alone.
+    source: Literal["fused", "decoder", "sgc"] = "fused"
+    # Weight of the decoder in the fusion; 1 - gamma goes to the SGC map.
+    gamma: float = 0.5
+    # Sharpening temperature.
+    temperature: float = 0.5
+    # Soft labels, or one-hot of their argmax.
+    soft: bool = True
+    # Pixels whose sharpened confidence is below this leave the loss (0: all pixels stay).
+    threshold: float = 0.0
+    # Joint Norm of both maps before the softmax (fused only).
+    normalize: bool = True
+    # Weight of L_u, and the steps over which it grows linearly from 0 (0: full from the first step).
+    weight: float = 1.0
+    ramp_steps: int = 0
+    # One weak pass for the decoder prediction and the CAM (cheaper; CAM then sees batch statistics).
+    share_weak_pass: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeConfig:
+    """Devices and numerics."""
+
+    # auto: MirroredStrategy when several GPUs are visible, else one device.
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    # Compile the training step with XLA (for accelerators; slower on CPU).
+    jit: bool = False
+    # Threads of TensorFlow's CPU ops (0: all cores).
+    threads: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    model: ModelConfig = ModelConfig()
+    init: InitConfig = InitConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    pseudo: PseudoConfig = PseudoConfig()
+    runtime: RuntimeConfig = RuntimeConfig()

@@ -1,0 +1,1 @@
+"""The network. Nothing here knows of configurations, data sets or strategies."""
