@@ -1,0 +1,131 @@
+"""What a data set is to the rest of the package: named, colored classes, and encoded records by index."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from pseudoseg_tf.errors import UserError
+
+# Pixels with this label belong to no class: they enter neither a loss nor a score.
+IGNORE_LABEL = 255
+
+
+def voc_palette(num_colors: int) -> tuple[tuple[int, int, int], ...]:
+    """Returns the first colors of the PASCAL VOC color map, which spreads any number of ids over RGB.
+
+    Args:
+        num_colors: how many ids to color, 1 to 256.
+
+    Returns:
+        One (red, green, blue) per id, 0 to 255 each; id 0 is black.
+    """
+    # Bits 0, 1, 2 of the id become the top bits of red, green, blue, bits 3, 4, 5 the next ones, and so on.
+    palette = []
+    for index in range(num_colors):
+        red = green = blue = 0
+        for level in range(8):
+            bits = index >> (3 * level)
+            red |= (bits & 1) << (7 - level)
+            green |= (bits >> 1 & 1) << (7 - level)
+            blue |= (bits >> 2 & 1) << (7 - level)
+        palette.append((red, green, blue))
+    return tuple(palette)
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """The classes of a data set; class 0 is the background.
+
+    Attributes:
+        class_names: one name per class id, in order of the ids.
+        palette: one (red, green, blue), 0 to 255, per class id, for pictures.
+        name: what the data set is called in logs and file names.
+    """
+
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    name: str
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) != len(self.palette):
+            raise ValueError(f"{len(self.class_names)} class names but {len(self.palette)} colors")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.class_names)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as plain JSON values."""
+        return {
+            "name": self.name,
+            "class_names": list(self.class_names),
+            "palette": [list(color) for color in self.palette],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> DatasetInfo:
+        """Returns the info that `to_json` wrote.
+
+        Raises:
+            UserError: a key is missing or its value has another form.
+        """
+        try:
+            return cls(
+                class_names=tuple(str(name) for name in values["class_names"]),
+                palette=tuple((int(red), int(green), int(blue)) for red, green, blue in values["palette"]),
+                name=str(values["name"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"data set description is damaged ({type(error).__name__}: {error}): it needs name, "
+                "class_names and palette, one [red, green, blue] per class; restore the file from the run that wrote it"
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One example as stored, nothing decoded.
+
+    Attributes:
+        id: unique within its source; relative to the image folder, without file extension.
+        image: JPEG or PNG file content.
+        mask: PNG file content holding class ids; None for an image without pixel labels.
+        image_labels: float32 [num_classes - 1], 1 where the class (without background) is in the image,
+            else 0; None where image-level labels are not given.
+    """
+
+    id: str
+    image: bytes
+    mask: bytes | None
+    image_labels: np.ndarray | None
+
+
+class Source(Protocol):
+    """Random access to the records of a list, split or set of shards; `read` may be called from any thread."""
+
+    @property
+    def info(self) -> DatasetInfo:
+        """The classes."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The id of each record, in order."""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every record carries a mask."""
+
+    def __len__(self) -> int:
+        """Number of records."""
+
+    def read(self, index: int) -> Record:
+        """Returns record `index`, 0 <= index < len(self).
+
+        Raises:
+            UserError: the files changed since the source was opened.
+        """
