@@ -1,0 +1,90 @@
+"""What the command-line programs share: flag errors, help, and mistakes of the user as one line.
+
+Exit codes: 0 done, 2 the user can mend it (one "error: ..." line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+from pseudoseg_tf.errors import UserError
+
+_HELP_FLAGS = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull")
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs ``main(argv)`` as a program and exits; ``main``'s module docstring and flags are its ``--help``.
+
+    Example:
+      def run() -> None:  # the console script
+          _app.run(main)
+    """
+    # Before main imports TensorFlow: its notices about the build say nothing to a user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        if any(argument in _HELP_FLAGS for argument in argv[1:]):
+            print(_help(main))
+            sys.exit(0)
+        try:
+            rest = flags.FLAGS(argv)
+        except flags.Error as error:
+            _fail(f"{error} (--help lists the flags)")
+        if rest[1:]:
+            _fail(f"unexpected argument {rest[1]!r}; every input is a flag (--help lists them)")
+        return rest
+
+    def guarded(argv: Sequence[str]) -> None:
+        try:
+            main(argv)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            message = user_message(error)
+            if message is None:
+                raise
+            _fail(message)
+
+    app.run(guarded, flags_parser=parse)
+
+
+def user_message(error: Exception) -> str | None:
+    """Returns the line to show for an error that the user can mend; None for a defect of the program.
+
+    A UserError that was raised inside a tf.data function arrives as a tf.errors.OpError; its text then
+    follows the marker "UserError: ".
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if type(error).__module__.startswith("tensorflow."):
+        _, marker, text = str(error).partition("UserError: ")
+        if marker:
+            return text.splitlines()[0]
+        if type(error).__name__ == "ResourceExhaustedError":
+            return (
+                "out of memory: lower data.batch_labeled, data.batch_unlabeled, data.crop_size or eval_batch"
+            )
+    return None
+
+
+def _fail(message: str) -> None:
+    print("error: " + " ".join(message.splitlines()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _help(main: Callable[[Sequence[str]], None]) -> str:
+    module = sys.modules[main.__module__]
+    # A program run by ``python -m`` registers its flags under the path of the file.
+    name = sys.argv[0] if module.__name__ == "__main__" else module.__name__
+    lines = [(module.__doc__ or "").strip(), "", "Flags:"]
+    for flag in sorted(flags.FLAGS.get_key_flags_for_module(name), key=lambda flag: flag.name):
+        default = f" (default: {flag.default_as_str})" if flag.default not in (None, [], "", False) else ""
+        lines += [f"  --{flag.name}", f"      {flag.help}{default}"]
+    return "\n".join(lines)

@@ -1,0 +1,330 @@
+"""A configuration as text: dotted overrides, its rules, and the ``config.json`` of a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.metadata
+import math
+import os
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pseudoseg_tf
+from pseudoseg_tf.config import Config
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import read_json, write_json
+
+# What may differ between a run and its continuation: nothing that the weights depend on. (The learning
+# rate depends on train.steps, so a longer run is another run.)
+_FREE_ON_RESUME = ("runtime.", "train.keep", "train.log_every", "train.pictures_every")
+
+# Steps, sizes and seeds all end in signed 32-bit numbers somewhere in TensorFlow.
+_MAX_WHOLE = 2**31 - 1
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, str]:
+    """Splits ``["train.steps=10", ...]`` at the first "="; of a repeated key the last value counts.
+
+    Raises:
+      UserError: if an entry has no "=".
+    """
+    values: dict[str, str] = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"{override!r}: an override is KEY=VALUE, such as train.steps=2000")
+        values[key.strip()] = value.strip()
+    return values
+
+
+def apply_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """Returns ``config`` with single fields replaced; values are read as the field's annotation says.
+
+    Example:
+      >>> apply_overrides(Config(), ["data.crop_size=257", "pseudo.soft=false"]).data.crop_size
+      (257, 257)
+
+    Raises:
+      UserError: for an unknown key (names the nearest) or a value of the wrong type.
+    """
+    for key, text in parse_overrides(overrides).items():
+        kind = _kind_of(key)
+        value = _checked(key, kind, _read(kind, text))
+        group, _, name = key.partition(".")
+        changed = dataclasses.replace(getattr(config, group), **{name: value})
+        config = dataclasses.replace(config, **{group: changed})
+    return config
+
+
+def to_dict(config: Config) -> dict[str, dict[str, Any]]:
+    """Returns ``{"group": {"key": value}}`` of plain Python values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Inverse of :func:`to_dict`; absent keys keep their default, so that runs of an earlier version load.
+
+    Raises:
+      UserError: for an unknown key or a value of the wrong type.
+    """
+    groups = {}
+    for group, entries in values.items():
+        kinds = _kinds_of_group(group)
+        if not isinstance(entries, Mapping):
+            raise UserError(f"{group}: found {entries!r}, must be an object with the keys {', '.join(kinds)}")
+        checked = {}
+        for name, value in entries.items():
+            key = f"{group}.{name}"
+            checked[name] = _checked(key, _kind_of(key), value)
+        groups[group] = dataclasses.replace(getattr(Config(), group), **checked)
+    return Config(**groups)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Returns ``{"group.key": value}`` in the order of the dataclasses."""
+    groups = to_dict(config)
+    return {f"{group}.{name}": value for group in groups for name, value in groups[group].items()}
+
+
+def validate(config: Config) -> None:
+    """Checks every field's type and range, and the rules between fields. Touches no file.
+
+    Raises:
+      UserError: naming the first key at fault, its value and what is allowed.
+    """
+    from_dict(to_dict(config))
+    values = flatten(config)
+    for key, holds, allowed in _rules(config):
+        if not holds:
+            raise UserError(f"{key}: found {as_text(values[key])!r}, must be {allowed}")
+
+
+def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
+    """Yields (key, whether its rule holds, what is allowed)."""
+    model, data, train, pseudo = config.model, config.data, config.train, config.pseudo
+    positive, natural = "greater than 0", "0 or greater"
+
+    yield "model.output_stride", model.output_stride in (8, 16), "8 or 16"
+    rates = model.atrous_rates
+    yield "model.atrous_rates", bool(rates) and min(rates) > 0, "one or more rates, each greater than 0"
+    yield "model.aspp_channels", model.aspp_channels > 0, positive
+    yield "model.decoder_channels", model.decoder_channels > 0, positive
+    yield "model.attention_dim", model.attention_dim > 0, positive
+    yield "model.width_multiplier", model.width_multiplier > 0, positive
+    only_mobilenet = model.width_multiplier == 1 or model.backbone == "mobilenet_v1"
+    yield "model.width_multiplier", only_mobilenet, f"1 with model.backbone={model.backbone}"
+    yield "model.aspp_keep_prob", 0 < model.aspp_keep_prob <= 1, "greater than 0 and at most 1"
+
+    weights = config.init.weights
+    known = weights in ("", "imagenet") or weights.endswith((".npz", ".h5"))
+    yield "init.weights", known, "empty, imagenet, or a file that ends in .npz or .h5"
+
+    yield from _source_rules(config)
+    yield "data.crop_size", all(_fits_stride(size) for size in data.crop_size), _allowed_sizes(data.crop_size)
+    whole = data.eval_size == (0, 0)
+    eval_fits = whole or all(_fits_stride(size) for size in data.eval_size)
+    yield "data.eval_size", eval_fits, f"0,0 (each image at its own size) or {_allowed_sizes(data.eval_size)}"
+    yield "data.eval_batch", data.eval_batch > 0, positive
+    yield "data.eval_batch", not whole or data.eval_batch == 1, "1 when data.eval_size is 0,0"
+    yield "data.batch_labeled", data.batch_labeled > 0, positive
+    yield "data.batch_unlabeled", data.batch_unlabeled > 0, positive
+    yield "data.min_scale", data.min_scale > 0, positive
+    yield "data.max_scale", data.max_scale >= data.min_scale, f"data.min_scale ({data.min_scale}) or greater"
+    yield "data.scale_step", data.scale_step > 0, positive
+    # At 2 the contrast factor's range reaches 0 and the hue makes a full turn.
+    yield "data.jitter_strength", 0 <= data.jitter_strength <= 2, "from 0 to 2"
+    yield "data.cutout", data.cutout >= 0, natural
+    yield "data.seed", data.seed >= 0, natural
+
+    yield "train.steps", train.steps > 0, positive
+    yield "train.learning_rate", train.learning_rate > 0, positive
+    yield "train.power", train.power >= 0, natural
+    yield "train.momentum", 0 <= train.momentum < 1, "0 or greater, and less than 1"
+    for name in ("weight_decay", "backbone_multiplier", "classification_weight", "attention_weight"):
+        yield f"train.{name}", getattr(train, name) >= 0, natural
+    yield "train.seed", train.seed >= 0, natural
+    for name in ("checkpoint_every", "evaluate_every", "log_every", "pictures_every", "keep"):
+        yield f"train.{name}", getattr(train, name) > 0, positive
+
+    yield "pseudo.gamma", 0 <= pseudo.gamma <= 1, "from 0 to 1"
+    yield "pseudo.temperature", pseudo.temperature > 0, positive
+    yield "pseudo.threshold", 0 <= pseudo.threshold < 1, "0 or greater, and less than 1"
+    yield "pseudo.weight", pseudo.weight >= 0, natural
+    yield "pseudo.ramp_steps", pseudo.ramp_steps >= 0, natural
+
+    yield "runtime.threads", config.runtime.threads >= 0, "0 (all cores) or greater"
+
+
+def _source_rules(config: Config) -> Iterator[tuple[str, bool, str]]:
+    """What each kind of source cannot do without; that the paths exist is checked when they are opened."""
+    data = config.data
+    lists = ("labeled", "unlabeled", "val")
+    needed = {
+        "folder": {
+            "images": "a directory",
+            "masks": "a directory",
+            "classes": "a text file of class names",
+            **dict.fromkeys(lists, "a text file of image ids"),
+        },
+        "tfrecord": {
+            "classes": "a text file of class names",
+            **dict.fromkeys(lists, "a pattern of shard files"),
+        },
+        "tfds": {"name": "a builder name", **dict.fromkeys(lists, "a split such as train[:20]")},
+    }[data.source]
+    if config.train.mode == "supervised":
+        del needed["unlabeled"]
+    for name, what in needed.items():
+        yield f"data.{name}", bool(getattr(data, name)), f"{what} (data.source={data.source} needs it)"
+
+
+def _fits_stride(size: int) -> bool:
+    return size > 16 and size % 16 == 1
+
+
+def _allowed_sizes(sizes: tuple[int, int]) -> str:
+    near = ",".join(str(16 * max(1, round((size - 1) / 16)) + 1) for size in sizes)
+    return f"16k+1 with k of 1 or more, such as {near}"
+
+
+def save(run_dir: str | os.PathLike[str], preset: str, config: Config) -> None:
+    """Writes ``run_dir/config.json``: the preset's name, every key, and the versions that made the run.
+
+    A directory that holds a run already is accepted when the configuration is the same, apart from the keys
+    that may change when a run goes on: runtime.*, train.keep, train.log_every and train.pictures_every.
+
+    Raises:
+      UserError: if the configuration is invalid, or the directory belongs to another one.
+    """
+    validate(config)
+    run_dir = Path(run_dir)
+    if (run_dir / "config.json").exists():
+        before, now = flatten(load(run_dir)), flatten(config)
+        changed = [key for key in now if before[key] != now[key] and not key.startswith(_FREE_ON_RESUME)]
+        if changed:
+            shown = "; ".join(
+                f"{key} was {as_text(before[key])!r}, now {as_text(now[key])!r}" for key in changed[:3]
+            )
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise UserError(
+                f"{run_dir}: holds a run of another configuration ({shown}{more}); "
+                "take another run directory, or the same values to continue"
+            )
+    elif (run_dir / "checkpoints").exists():
+        raise UserError(f"{run_dir}: holds checkpoints but no config.json; take another run directory")
+    write_json(
+        run_dir / "config.json", {"preset": preset, "config": to_dict(config), "versions": _versions()}
+    )
+
+
+def load(run_dir: str | os.PathLike[str]) -> Config:
+    """Reads the configuration that :func:`save` wrote.
+
+    Raises:
+      UserError: if ``run_dir`` is no run directory or its config.json is damaged.
+    """
+    path = Path(run_dir) / "config.json"
+    if not path.is_file():
+        raise UserError(f"{run_dir}: no config.json here, so this is not a run directory of pseudoseg-train")
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise UserError(f'{path}: has no "config" object, so pseudoseg-train did not write it')
+    try:
+        config = from_dict(content["config"])
+        validate(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return config
+
+
+def _versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in ("tensorflow", "tf_keras", "numpy")}
+    return {"python": platform.python_version(), **found, "pseudoseg_tf": pseudoseg_tf.__version__}
+
+
+def as_text(value: Any) -> str:
+    """Writes a value as an override would: ``true``, ``513,1025``."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (tuple, list)):
+        return ",".join(str(entry) for entry in value)
+    return str(value)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Returns the entry of ``words`` that looks most like ``word``, however little."""
+    return difflib.get_close_matches(word, list(words), n=1, cutoff=0.0)[0]
+
+
+def _kinds_of_group(group: str) -> dict[str, Any]:
+    """Returns the annotation of every key of a group."""
+    groups = [field.name for field in dataclasses.fields(Config)]
+    if group not in groups:
+        raise UserError(
+            f"{group}: unknown group; nearest: {nearest(group, groups)}; groups: {', '.join(groups)}"
+        )
+    return get_type_hints(type(getattr(Config(), group)))
+
+
+def _kind_of(key: str) -> Any:
+    """Returns the annotation of a dotted key, or raises a UserError that names the nearest key."""
+    group, dot, name = key.partition(".")
+    if not dot:
+        every = list(flatten(Config()))
+        names = [entry.partition(".")[2] for entry in every]
+        meant = every[names.index(nearest(key, names))]
+        raise UserError(f"{key}: a key is GROUP.NAME; nearest: {meant}")
+    kinds = _kinds_of_group(group)
+    if name not in kinds:
+        meant = f"{group}.{nearest(name, kinds)}"
+        raise UserError(f"{key}: unknown key; nearest: {meant}; keys of {group}: {', '.join(kinds)}")
+    return kinds[name]
+
+
+def _read(kind: Any, text: str) -> Any:
+    """Reads command-line text as ``kind``; text that does not fit comes back, for _checked to refuse."""
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if kind in (int, float):
+            return kind(text)
+        if get_origin(kind) is tuple:
+            numbers = [int(part) for part in text.split(",")]
+            return numbers * 2 if get_args(kind) == (int, int) and len(numbers) == 1 else numbers
+    except (KeyError, ValueError):
+        pass
+    return text
+
+
+def _checked(key: str, kind: Any, value: Any) -> Any:
+    """Returns ``value`` as ``kind``, or raises a UserError that says what was expected."""
+    if kind is int:
+        fits, allowed = _is_whole(value), f"a whole number of at most {_MAX_WHOLE}"
+    elif kind is float:
+        fits = _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+        value, allowed = float(value) if fits else value, "a finite number"
+    elif kind is bool:
+        fits, allowed = isinstance(value, bool), "true or false"
+    elif kind is str:
+        fits, allowed = isinstance(value, str), "text"
+    elif get_origin(kind) is Literal:
+        fits, allowed = value in get_args(kind), "one of " + ", ".join(get_args(kind))
+    else:
+        pair = get_args(kind) == (int, int)
+        allowed = (
+            "whole numbers such as 513,1025 (or 513 for both)" if pair else "whole numbers such as 6,12,18"
+        )
+        fits = (
+            isinstance(value, (list, tuple)) and all(map(_is_whole, value)) and (not pair or len(value) == 2)
+        )
+        value = tuple(value) if fits else value
+    if not fits:
+        raise UserError(f"{key}: found {as_text(value)!r}, must be {allowed}")
+    return value
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_WHOLE

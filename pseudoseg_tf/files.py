@@ -1,0 +1,53 @@
+"""Small JSON files that other programs may read while they are written, and that people may edit."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pseudoseg_tf.errors import UserError
+
+# Far above any file of this project; keeps a mistaken path from being read into memory.
+_MAX_JSON_BYTES = 4 << 20
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Returns the parsed content of a JSON file.
+
+    Raises:
+      UserError: if the file cannot be read, is over 4 MiB, or is not JSON.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(content) > _MAX_JSON_BYTES:
+        raise UserError(
+            f"{path}: more than {_MAX_JSON_BYTES >> 20} MiB, too large for a file of this program"
+        )
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from error
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes ``value`` as indented JSON: under a temporary name, then renamed.
+
+    Raises:
+      UserError: if the file cannot be written.
+      ValueError: if ``value`` holds NaN or infinity, which JSON lacks.
+    """
+    path = Path(path)
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
