@@ -83,7 +83,7 @@ class DatasetInfo:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"data set description is damaged ({type(error).__name__}: {error}): it needs name, "
-                "class_names and palette, one [red, green, blue] per class; restore the file from the run that wrote it"
+                "class_names and one palette color [red, green, blue] per class; restore it from the run"
             ) from error
 
 
@@ -106,7 +106,7 @@ class Record:
 
 
 class Source(Protocol):
-    """Random access to the records of a list, split or set of shards; `read` may be called from any thread."""
+    """Random access to the records of a list, a split or shards; `read` may be called from any thread."""
 
     @property
     def info(self) -> DatasetInfo:
