@@ -33,6 +33,13 @@ class ModelConfig:
     width_multiplier: float = 1.0
     # Keep probability of the dropout behind the ASPP projection (1 turns it off).
     aspp_keep_prob: float = 0.9
+    # Decay of the batch norm statistics; 0: the reference's (0.9997, ResNet 0.95, SGC 0.999). Runs of a few
+    # hundred steps from random weights want 0.9 to 0.99.
+    batch_norm_decay: float = 0.0
+    # Batch statistics over all replicas instead of each replica's own.
+    synchronized_batch_norm: bool = False
+    # Train with batch statistics in the backbone (false: moving statistics; gamma and beta still learn).
+    fine_tune_batch_norm: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +113,6 @@ class TrainConfig:
     weight_decay: float = 4e-5
     # Gradient factor of the backbone (1: the reference).
     backbone_multiplier: float = 1.0
-    # Train with batch statistics in the backbone (false: moving statistics, gamma and beta still learn).
-    fine_tune_batch_norm: bool = True
     # Weight of the image-level classification loss L_x.
     classification_weight: float = 1.0
     # Weight of the SGC loss on labeled images L_sa.

@@ -1,0 +1,94 @@
+"""DeepLabv3+ heads: atrous spatial pyramid pooling and the stride-4 decoder (Chen et al., 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from pseudoseg_tf._keras import tf_keras
+from pseudoseg_tf.nn.layers import (
+    BatchNormFactory,
+    Conv,
+    ConvBatchNorm,
+    Dropout,
+    EndPoints,
+    SeedSequence,
+    SeparableConv,
+    resize_align_corners,
+    truncated_normal,
+)
+
+# Channels to which the skip features are reduced.
+_SKIP_CHANNELS = 48
+
+
+def _projection(channels: int, batch_norm: BatchNormFactory, seeds: SeedSequence, name: str) -> ConvBatchNorm:
+    initializer = tf_keras.initializers.GlorotUniform(seed=seeds())
+    return ConvBatchNorm(
+        Conv(channels, 1, kernel_initializer=initializer, name=f"{name}_conv"), batch_norm(f"{name}_bn"), name=name
+    )
+
+
+class ASPP(tf_keras.layers.Layer):
+    """Image pooling, a 1x1 branch and dilated branches, concatenated in this order and projected."""
+
+    def __init__(
+        self,
+        channels: int,
+        rates: Sequence[int],
+        keep_prob: float,
+        batch_norm: BatchNormFactory,
+        seeds: SeedSequence,
+    ):
+        super().__init__(name="aspp")
+        self.image_pooling = _projection(channels, batch_norm, seeds, "image_pooling")
+        self.aspp0 = _projection(channels, batch_norm, seeds, "aspp0")
+        self.branches = [
+            SeparableConv(channels, batch_norm, seeds, rate=rate, name=f"aspp{i}")
+            for i, rate in enumerate(rates, start=1)
+        ]
+        self.concat_projection = _projection(channels, batch_norm, seeds, "concat_projection")
+        self.dropout = Dropout(keep_prob, seeds(), name="aspp_dropout")
+
+    def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[B, h, w, F] -> [B, h, w, channels]."""
+        pooled = self.image_pooling(tf.reduce_mean(features, [1, 2], keepdims=True), training=training)
+        aspp0 = self.aspp0(features, training=training)
+        outputs = [tf.broadcast_to(pooled, tf.shape(aspp0)), aspp0]
+        outputs += [branch(features, training=training) for branch in self.branches]
+        projected = self.concat_projection(tf.concat(outputs, -1), training=training)
+        return self.dropout(projected, training=training)
+
+
+class Decoder(tf_keras.layers.Layer):
+    """Refines ASPP features with stride-4 features into class logits."""
+
+    def __init__(self, channels: int, num_classes: int, batch_norm: BatchNormFactory, seeds: SeedSequence):
+        super().__init__(name="decoder")
+        self.feature_projection = _projection(_SKIP_CHANNELS, batch_norm, seeds, "feature_projection0")
+        self.convs = [SeparableConv(channels, batch_norm, seeds, name=f"decoder_conv{i}") for i in range(2)]
+        self.logits = Conv(
+            num_classes, 1, use_bias=True, kernel_initializer=truncated_normal(0.01, seeds()), name="logits"
+        )
+
+    def call(self, aspp: tf.Tensor, skip: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[B, h, w, channels], [B, 4h, 4w, S] -> float32 decoder_logits [B, 4h, 4w, C]."""
+        skip = self.feature_projection(skip, training=training)
+        aspp = tf.cast(resize_align_corners(aspp, tf.shape(skip)[1:3]), skip.dtype)
+        x = tf.concat([aspp, skip], -1)
+        for conv in self.convs:
+            x = conv(x, training=training)
+        return tf.cast(self.logits(x), tf.float32)
+
+
+class DeepLabHead(tf_keras.layers.Layer):
+    """ASPP and decoder in one call on a backbone's end points."""
+
+    def __init__(self, aspp: ASPP, decoder: Decoder):
+        super().__init__(name="deeplab_head")
+        self.aspp = aspp
+        self.decoder = decoder
+
+    def call(self, end_points: EndPoints, training: bool = False) -> tf.Tensor:
+        return self.decoder(self.aspp(end_points.last, training=training), end_points.skip, training=training)

@@ -1,0 +1,264 @@
+"""Building blocks with TensorFlow 1's numbers: convolutions, batch norm, dropout, resizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from pseudoseg_tf._keras import tf_keras
+
+Initializer = tf_keras.initializers.Initializer
+
+
+class EndPoints(NamedTuple):
+    """What a backbone hands to the heads; all float, ``[B, h, w, channels]``."""
+
+    # Stride 4, for the decoder.
+    skip: tf.Tensor
+    # The last two stages at the output stride: the hypercolumn. ``last`` also feeds ASPP, the classifier and
+    # Grad-CAM, so it is non-negative (behind its ReLU).
+    penultimate: tf.Tensor
+    last: tf.Tensor
+
+
+def truncated_normal(stddev: float, seed: int) -> Initializer:
+    """Truncated normal as slim's ``truncated_normal_initializer`` (cut at two standard deviations)."""
+    return tf_keras.initializers.TruncatedNormal(stddev=stddev, seed=seed)
+
+
+class SeedSequence:
+    """Hands out one integer seed after another, so that every initializer of a model has its own."""
+
+    def __init__(self, seed: int):
+        self._next = seed * 100_003
+
+    def __call__(self) -> int:
+        self._next += 1
+        return self._next % (2**31 - 1)
+
+
+def resize_align_corners(x: tf.Tensor, size: tuple[int, int] | tf.Tensor) -> tf.Tensor:
+    """Bilinear resize with the corners of input and output aligned, float32 out.
+
+    Every resize of features and logits in DeepLab is of this kind: sizes 16k+1 keep the grids on each other.
+    """
+    return tf.raw_ops.ResizeBilinear(images=tf.cast(x, tf.float32), size=size, align_corners=True)
+
+
+def resize_mask(mask: tf.Tensor, size: tuple[int, int] | tf.Tensor) -> tf.Tensor:
+    """Nearest resize of a mask or label map ``[B, H, W]``: source row ``floor(i * in / out)``, as the reference."""
+    return tf.raw_ops.ResizeNearestNeighbor(images=mask[..., tf.newaxis], size=size)[..., 0]
+
+
+class Conv(tf_keras.layers.Conv2D):
+    """A convolution with DeepLab's padding: stride 1 is SAME, a stride pads explicitly so that it is centered.
+
+    Explicit padding makes cell ``i`` of the output look at ``stride * i`` of the input whatever the parity
+    of the size, which is what align-corners resizes assume.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        *,
+        strides: int = 1,
+        rate: int = 1,
+        use_bias: bool = False,
+        kernel_initializer: Initializer | str = "glorot_uniform",
+        name: str | None = None,
+    ):
+        super().__init__(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding="same" if strides == 1 else "valid",
+            dilation_rate=rate,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            name=name,
+        )
+        self._pad = 0 if strides == 1 else (kernel_size - 1) // 2
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return super().call(_pad_rows_and_columns(inputs, self._pad))
+
+
+class DepthwiseConv(tf_keras.layers.Layer):
+    """A 3x3 depthwise convolution with the padding of ``Conv``; weight ``depthwise_kernel`` [3, 3, C, 1]."""
+
+    def __init__(
+        self,
+        *,
+        strides: int = 1,
+        rate: int = 1,
+        kernel_initializer: Initializer | str = "glorot_uniform",
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        self._strides = strides
+        self._rate = rate
+        self._initializer = tf_keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        self.depthwise_kernel = self.add_weight(
+            "depthwise_kernel", (3, 3, input_shape[-1], 1), initializer=self._initializer
+        )
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        # The padding is always explicit: TensorFlow would otherwise route dilated convolutions through
+        # space-to-batch with a second padding.
+        return tf.nn.depthwise_conv2d(
+            _pad_rows_and_columns(inputs, self._rate),
+            tf.cast(self.depthwise_kernel, inputs.dtype),
+            strides=[1, self._strides, self._strides, 1],
+            padding="VALID",
+            dilations=[self._rate, self._rate],
+        )
+
+
+def _pad_rows_and_columns(x: tf.Tensor, pad: int) -> tf.Tensor:
+    return tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]]) if pad else x
+
+
+class BatchNorm(tf_keras.layers.Layer):
+    """Batch normalization over ``[B, H, W, C]`` with slim's semantics.
+
+    Training: normalizes by the batch's (biased) variance; ``moving -= (moving - batch) * (1 - decay)``, the moving
+    variance takes the unbiased batch variance. ``synchronized`` computes the statistics over all replicas.
+    """
+
+    def __init__(
+        self,
+        decay: float,
+        epsilon: float,
+        *,
+        scale: bool = True,
+        synchronized: bool = False,
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        self._decay = decay
+        self._epsilon = epsilon
+        self._scale = scale
+        self._synchronized = synchronized
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        channels = int(input_shape[-1])
+        # float32 whatever the precision policy: 16 bits cannot hold small steps of a moving average.
+        self.gamma = (
+            self.add_weight("gamma", (channels,), tf.float32, initializer="ones") if self._scale else None
+        )
+        self.beta = self.add_weight("beta", (channels,), tf.float32, initializer="zeros")
+        statistic = {
+            "dtype": tf.float32,
+            "trainable": False,
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.MEAN,
+        }
+        self.moving_mean = self.add_weight("moving_mean", (channels,), initializer="zeros", **statistic)
+        self.moving_variance = self.add_weight("moving_variance", (channels,), initializer="ones", **statistic)
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        gamma = tf.ones_like(self.beta) if self.gamma is None else self.gamma
+        if training and self._synchronized:
+            return self._synchronized_training(inputs, gamma)
+        kwargs = {} if training else {"mean": self.moving_mean, "variance": self.moving_variance}
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, gamma, self.beta, epsilon=self._epsilon, is_training=training, **kwargs
+        )
+        if training:
+            self._update(mean, variance)
+        return outputs
+
+    def _synchronized_training(self, inputs: tf.Tensor, gamma: tf.Tensor) -> tf.Tensor:
+        x = tf.cast(inputs, tf.float32)
+        shape = tf.shape(x)
+        sums = tf.concat([tf.reduce_sum(x, [0, 1, 2]), [tf.cast(tf.reduce_prod(shape[:3]), tf.float32)]], 0)
+        replica = tf.distribute.get_replica_context()
+        sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        count = sums[-1]
+        mean = sums[:-1] / count
+        # Two passes: sum of squares minus squared sum would lose digits in float32.
+        squares = replica.all_reduce(
+            tf.distribute.ReduceOp.SUM, tf.reduce_sum(tf.square(x - mean), [0, 1, 2])
+        )
+        variance = squares / count
+        self._update(mean, squares / tf.maximum(count - 1.0, 1.0))
+        outputs = tf.nn.batch_normalization(x, mean, variance, self.beta, gamma, self._epsilon)
+        return tf.cast(outputs, inputs.dtype)
+
+    def _update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign_sub((moving - tf.stop_gradient(batch)) * (1.0 - self._decay))
+
+
+class Dropout(tf_keras.layers.Layer):
+    """Dropout whose random state is a variable of the model, so that a restored run draws the same masks."""
+
+    def __init__(self, keep_prob: float, seed: int, name: str | None = None):
+        super().__init__(name=name)
+        self._keep_prob = keep_prob
+        if keep_prob < 1.0:
+            self.generator = tf.random.Generator.from_seed(seed, alg="philox")
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if not training or self._keep_prob >= 1.0:
+            return inputs
+        kept = self.generator.uniform(tf.shape(inputs)) < self._keep_prob
+        return tf.where(kept, inputs / self._keep_prob, tf.zeros_like(inputs))
+
+
+BatchNormFactory = Callable[[str], BatchNorm]
+
+
+class ConvBatchNorm(tf_keras.layers.Layer):
+    """Convolution without bias, batch norm, optional activation."""
+
+    def __init__(
+        self,
+        conv: Conv | DepthwiseConv,
+        batch_norm: BatchNorm,
+        activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu,
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        self.conv = conv
+        self.batch_norm = batch_norm
+        self._activation = activation
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        outputs = self.batch_norm(self.conv(inputs), training=training)
+        return outputs if self._activation is None else self._activation(outputs)
+
+
+class SeparableConv(tf_keras.layers.Layer):
+    """DeepLab's separable convolution: depthwise, batch norm, ReLU, pointwise, batch norm, ReLU."""
+
+    def __init__(
+        self,
+        filters: int,
+        batch_norm: BatchNormFactory,
+        seeds: SeedSequence,
+        *,
+        rate: int = 1,
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        self.depthwise = ConvBatchNorm(
+            DepthwiseConv(rate=rate, kernel_initializer=truncated_normal(0.33, seeds()), name="depthwise"),
+            batch_norm("depthwise_bn"),
+            name="depthwise_unit",
+        )
+        self.pointwise = ConvBatchNorm(
+            Conv(filters, 1, kernel_initializer=truncated_normal(0.06, seeds()), name="pointwise"),
+            batch_norm("pointwise_bn"),
+            name="pointwise_unit",
+        )
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return self.pointwise(self.depthwise(inputs, training=training), training=training)

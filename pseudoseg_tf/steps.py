@@ -1,0 +1,204 @@
+"""One training step, as the paper's Figure 1: losses of a batch, before gradients are applied.
+
+No strategy, no files: models and tensors in, tensors out.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypedDict
+
+import tensorflow as tf
+
+from pseudoseg_tf import losses
+from pseudoseg_tf.nn.layers import EndPoints, resize_align_corners, resize_mask
+from pseudoseg_tf.nn.model import PseudoSegModel
+from pseudoseg_tf.pseudo_label import AcrossReplicas, make_pseudo_label, one_replica
+
+
+class LabeledBatch(TypedDict):
+    """Weakly augmented images with pixel labels."""
+
+    image: tf.Tensor  # normalized float32 [B, H, W, 3]
+    labels: tf.Tensor  # integer [B, H, W], 255 = ignore
+    valid: tf.Tensor  # [B, H, W], 0 in padding
+
+
+class AdditionalBatch(TypedDict):
+    """Two views of images without pixel labels."""
+
+    weak: tf.Tensor  # normalized float32 [B, H, W, 3]
+    strong: tf.Tensor  # the same crops, color-jittered and cut out
+    valid: tf.Tensor  # [B, H, W], 0 in padding and CutOut
+    image_labels: tf.Tensor  # float32 [B, C-1]; read in weakly mode only
+
+
+class LossWeights(NamedTuple):
+    """Factors of the terms of the total."""
+
+    consistency: float | tf.Tensor = 1.0  # L_u
+    classification: float = 1.0  # L_x
+    attention: float = 1.0  # L_sa
+    decay: float = 4e-5  # weight decay
+
+
+class PseudoLabelOptions(NamedTuple):
+    """How the pseudo label is made; the fields of ``PseudoConfig``."""
+
+    source: Literal["fused", "decoder", "sgc"] = "fused"
+    gamma: float = 0.5
+    temperature: float = 0.5
+    soft: bool = True
+    threshold: float = 0.0
+    normalize: bool = True
+    share_weak_pass: bool = False
+
+
+class WeakBranch(NamedTuple):
+    """What the weak view says, all constants at decoder resolution; kept for pictures and statistics."""
+
+    decoder_logits: tf.Tensor
+    cam: tf.Tensor  # at the resolution of the last stage
+    sgc_logits: tf.Tensor
+    pseudo_label: tf.Tensor
+    confidence: tf.Tensor
+
+
+def supervised_losses(
+    model: PseudoSegModel, labeled: LabeledBatch, weights: LossWeights, across_replicas: AcrossReplicas = one_replica
+) -> dict[str, tf.Tensor]:
+    """L_s and weight decay: plain DeepLabv3+, the paper's supervised baseline."""
+    logits = model(labeled["image"], training=True)
+    return _with_total(
+        {
+            "supervised": losses.pixel_cross_entropy(logits, labeled["labels"], across_replicas),
+            "decay": _decay(model, weights, across_replicas),
+        }
+    )
+
+
+def pseudoseg_losses(
+    model: PseudoSegModel,
+    labeled: LabeledBatch,
+    additional: AdditionalBatch,
+    *,
+    weakly: bool,
+    options: PseudoLabelOptions,
+    weights: LossWeights,
+    across_replicas: AcrossReplicas = one_replica,
+) -> tuple[dict[str, tf.Tensor], WeakBranch]:
+    """The four losses and weight decay of one batch (paper sections 3.1 to 3.3).
+
+    The passes read the weights and the moving statistics of the step's start; batch-norm updates follow one
+    another in the order weak, strong, labeled.
+
+    Args:
+        weakly: image-level labels of the additional images are given; they mask their Grad-CAM and alone
+            train the classifier, as in the reference. Otherwise the classifier's own prediction masks Grad-CAM
+            and the labeled images train the classifier.
+
+    Returns:
+        Losses "supervised" (L_s), "consistency" (L_u), "classification" (L_x), "attention" (L_sa), "decay",
+        already weighted, and their sum "total"; and the weak branch.
+    """
+    terms = {}
+    weak = None
+    if weakly:
+        weak = model.features(additional["weak"], training=True)
+        image_logits = model.classify(weak)
+        terms["classification"] = losses.image_classification(
+            image_logits, additional["image_labels"], across_replicas
+        )
+    branch = weak_branch(
+        model,
+        additional["weak"],
+        additional["valid"],
+        image_labels=additional["image_labels"] if weakly else None,
+        options=options,
+        training=True,
+        training_features=weak,
+        across_replicas=across_replicas,
+    )
+
+    strong_logits = model(additional["strong"], training=True)
+    valid = resize_mask(tf.cast(additional["valid"], tf.float32), tf.shape(strong_logits)[1:3])
+    terms["consistency"] = losses.consistency(
+        strong_logits, branch.pseudo_label, valid, branch.confidence, options.threshold, across_replicas
+    )
+
+    # One pass of the labeled images serves decoder, classifier and self-attention.
+    end_points = model.features(labeled["image"], training=True)
+    decoder_logits = model.decode(end_points, training=True)
+    terms["supervised"] = losses.pixel_cross_entropy(decoder_logits, labeled["labels"], across_replicas)
+    image_labels = losses.image_labels_of(labeled["labels"], model.num_classes)
+    if not weakly:
+        terms["classification"] = losses.image_classification(
+            model.classify(end_points), image_labels, across_replicas
+        )
+    cam = model.grad_cam(end_points, image_labels)
+    sgc_logits = model.sgc(end_points, cam, labeled["valid"], training=True)
+    terms["attention"] = losses.pixel_cross_entropy(sgc_logits, labeled["labels"], across_replicas)
+
+    terms["consistency"] *= weights.consistency
+    terms["classification"] *= weights.classification
+    terms["attention"] *= weights.attention
+    terms["decay"] = _decay(model, weights, across_replicas)
+    return _with_total(terms), branch
+
+
+def weak_branch(
+    model: PseudoSegModel,
+    images: tf.Tensor,
+    valid: tf.Tensor,
+    *,
+    image_labels: tf.Tensor | None,
+    options: PseudoLabelOptions,
+    training: bool,
+    training_features: EndPoints | None = None,
+    across_replicas: AcrossReplicas = one_replica,
+) -> WeakBranch:
+    """Pseudo label of the weak view; nothing in it carries a gradient.
+
+    Args:
+        image_labels: [B, C-1] where given (weakly mode); None: the classifier decides, sigmoid >= 0.5.
+        training: batch norm and dropout as in a training step; False for pictures of a finished model.
+        training_features: the weak view's training-mode features, where the caller has them already.
+    """
+    # Grad-CAM sees moving statistics: this pass comes first, before any batch norm is updated.
+    one_pass = options.share_weak_pass or not (training and model.fine_tune_batch_norm)
+    cam_features = None if one_pass else _constant(model.features(images, training=False))
+    if training_features is None:
+        training_features = model.features(images, training=training)
+    decoder_features = _constant(training_features)
+    if cam_features is None:
+        cam_features = decoder_features
+
+    if image_labels is None:
+        image_labels = tf.cast(tf.nn.sigmoid(model.classify(cam_features)) >= 0.5, tf.float32)
+    cam = model.grad_cam(cam_features, image_labels)
+    decoder_logits = tf.stop_gradient(model.decode(decoder_features, training=training))
+    sgc_logits = tf.stop_gradient(model.sgc(cam_features, cam, valid, training=training))
+    sgc_logits = resize_align_corners(sgc_logits, tf.shape(decoder_logits)[1:3])
+    pseudo_label, confidence = make_pseudo_label(
+        decoder_logits,
+        sgc_logits,
+        source=options.source,
+        gamma=options.gamma,
+        temperature=options.temperature,
+        soft=options.soft,
+        normalize_maps=options.normalize,
+        across_replicas=across_replicas,
+    )
+    return WeakBranch(decoder_logits, cam, sgc_logits, pseudo_label, confidence)
+
+
+def _constant(end_points: EndPoints) -> EndPoints:
+    return EndPoints(*(tf.stop_gradient(x) for x in end_points))
+
+
+def _decay(model: PseudoSegModel, weights: LossWeights, across_replicas: AcrossReplicas) -> tf.Tensor:
+    replicas = across_replicas(tf.constant(1.0))
+    return losses.weight_decay(model.regularized_weights, weights.decay) / replicas
+
+
+def _with_total(terms: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {**terms, "total": tf.add_n(list(terms.values()))}
