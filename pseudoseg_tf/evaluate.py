@@ -1,0 +1,161 @@
+"""Scores a model on the validation images: during training, and alone on the checkpoint of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orbit
+import tensorflow as tf
+
+from pseudoseg_tf import checkpoint as checkpoints
+from pseudoseg_tf import config_io
+from pseudoseg_tf._keras import tf_keras
+from pseudoseg_tf.data import pipeline, sources
+from pseudoseg_tf.data.specs import DatasetInfo
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import read_json, write_json
+from pseudoseg_tf.inference import predict
+from pseudoseg_tf.metrics import SegmentationMetrics
+from pseudoseg_tf.progress import Progress
+
+
+class Evaluator(orbit.StandardEvaluator):
+    """Runs the model over a whole data set and accumulates the metrics.
+
+    Attributes:
+      result: of the latest evaluation: ``miou``, ``pixel_accuracy``, ``ece``, ``iou`` (class name -> float
+        or None, see ``SegmentationMetrics.result``) and ``images``, the number of images seen.
+    """
+
+    def __init__(
+        self,
+        model: tf_keras.Model,
+        dataset: tf.data.Dataset,
+        info: DatasetInfo,
+        images: int,
+        strategy: tf.distribute.Strategy,
+        eval_size: tuple[int, int],
+    ) -> None:
+        """Distributes the batches of the data set over the replicas.
+
+        Args:
+          model: a ``PseudoSegModel`` created in the scope of ``strategy``.
+          dataset: ``pipeline.evaluation_dataset``; each replica takes whole batches of it in turn.
+          info: the classes.
+          images: number of images in ``dataset``, for the progress line.
+          strategy: the strategy that the model lives in.
+          eval_size: ``data.eval_size``, the canvas of ``inference.predict``.
+        """
+        self._model = model
+        self._info = info
+        self._images = images
+        self._strategy = strategy
+        self._eval_size = eval_size
+        self.result: dict[str, Any] = {}
+        with strategy.scope():
+            self._metrics = SegmentationMetrics(info.num_classes)
+        super().__init__(
+            strategy.distribute_datasets_from_function(
+                lambda context: dataset.shard(context.num_input_pipelines, context.input_pipeline_id)
+            )
+        )
+
+    def evaluate(self, num_steps: tf.Tensor) -> dict[str, float]:
+        """Evaluates ``num_steps`` batches per replica, or all with -1; returns what ``eval_end`` does."""
+        with Progress(self._images, "evaluate") as self._progress:
+            return super().evaluate(num_steps)
+
+    def eval_begin(self) -> int:
+        """Forgets the previous evaluation; the state of the loop is the number of images seen."""
+        with self._strategy.scope():
+            self._metrics.reset()
+        return 0
+
+    def eval_step(self, iterator: Iterator[Mapping[str, tf.Tensor]]) -> tf.Tensor:
+        """Evaluates one batch on each replica; returns how many images that were, int32."""
+
+        def replica_step(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+            def score() -> tf.Tensor:
+                _, probabilities = predict(self._model, batch["image"], self._eval_size, batch["size"])
+                self._metrics.update(batch["labels"], probabilities)
+                return tf.shape(batch["image"])[0]
+
+            # A replica that has run out of batches before the others gets an empty one.
+            return tf.cond(tf.size(batch["image"]) > 0, score, lambda: 0)
+
+        images = self._strategy.run(replica_step, args=(next(iterator),))
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, images, axis=None)
+
+    def eval_reduce(self, state: int, step_outputs: tf.Tensor) -> int:
+        """Adds the images of a step to those seen."""
+        images = int(step_outputs)
+        self._progress.update(images)
+        return state + images
+
+    def eval_end(self, images: int) -> dict[str, float]:
+        """Stores the full ``result``; returns its scalars ``miou``, ``pixel_accuracy`` and ``ece``."""
+        with self._strategy.scope():
+            result = self._metrics.result(self._info.class_names)
+        self.result = result | {"images": images}
+        return {name: result[name] for name in ("miou", "pixel_accuracy", "ece")}
+
+
+def evaluate(run_dir: str, checkpoint: str = "last") -> dict[str, Any]:
+    """Scores a checkpoint of a run on the validation images and writes ``metrics.json`` to the run directory.
+
+    Args:
+      run_dir: directory that ``train`` wrote.
+      checkpoint: "last", "best" or the path of a checkpoint.
+
+    Returns:
+      What ``metrics.json`` holds: ``miou``, ``pixel_accuracy``, ``ece``, ``iou`` (class name -> float, or
+      None for a class that is neither label nor prediction), ``step``, ``checkpoint`` and ``images``.
+
+    Raises:
+      UserError: the run directory, checkpoint or data cannot be read, or the data set has other classes
+        than the run.
+    """
+    # train uses the Evaluator above.
+    from pseudoseg_tf import train
+
+    config = config_io.load(run_dir)
+    info = read_info(run_dir)
+    # Evaluation is of labeled images alone, whatever the run was trained on.
+    val = sources.open_sources(config.data, "supervised").val
+    if val.info.class_names != info.class_names:
+        raise UserError(
+            f"{run_dir}: trained with the classes {', '.join(info.class_names)}, but the data now has "
+            f"{', '.join(val.info.class_names)}; restore the class list of the run"
+        )
+    strategy = train.create_strategy(config.runtime)
+    with strategy.scope():
+        model = train.create_model(config, info.num_classes)
+        step, path = checkpoints.restore_model(run_dir, checkpoint, model)
+    evaluator = Evaluator(
+        model,
+        pipeline.evaluation_dataset(val, config.data, info.num_classes),
+        info,
+        len(val),
+        strategy,
+        config.data.eval_size,
+    )
+    evaluator.evaluate(tf.constant(-1))
+    result = evaluator.result | {"step": step, "checkpoint": path}
+    write_json(os.path.join(run_dir, "metrics.json"), result)
+    return result
+
+
+def read_info(run_dir: str) -> DatasetInfo:
+    """The classes a run was trained with.
+
+    Raises:
+      UserError: ``dataset.json`` is absent or damaged.
+    """
+    path = os.path.join(run_dir, "dataset.json")
+    values = read_json(path)
+    try:
+        return DatasetInfo.from_json(values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error

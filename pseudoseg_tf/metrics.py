@@ -1,0 +1,142 @@
+"""How good a segmentation is: intersection over union, pixel accuracy, calibration error.
+
+Everything is a sum over labeled pixels, kept as int64 and float64 so that neither a large validation set
+nor the number of replicas changes the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from pseudoseg_tf.data.specs import IGNORE_LABEL
+from pseudoseg_tf.errors import UserError
+
+# Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: 15 bins of equal width.
+CALIBRATION_BINS = 15
+
+
+def confusion_matrix(labels: tf.Tensor, predictions: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Counts each pair of label and prediction.
+
+    Args:
+      labels: integers of any shape, each below ``num_classes`` or ``IGNORE_LABEL``, which is skipped.
+      predictions: integers of the same shape, each below ``num_classes``.
+      num_classes: C.
+
+    Returns:
+      int64 [C, C]; rows are labels, columns predictions.
+    """
+    labels = tf.cast(tf.reshape(labels, [-1]), tf.int32)
+    predictions = tf.cast(tf.reshape(predictions, [-1]), tf.int32)
+    # Negative segments are dropped.
+    pairs = tf.where(labels == IGNORE_LABEL, -1, labels * num_classes + predictions)
+    counts = tf.math.unsorted_segment_sum(tf.ones_like(pairs), pairs, num_classes * num_classes)
+    return tf.cast(tf.reshape(counts, [num_classes, num_classes]), tf.int64)
+
+
+def calibration_gaps(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    """Sums correctness minus confidence per bin of confidence.
+
+    The confidence of a pixel is its largest probability; bin k holds confidences in (k/15, (k+1)/15].
+
+    Args:
+      labels: integers [...]; ``IGNORE_LABEL`` is skipped.
+      probabilities: float32 [..., C] in [0, 1].
+
+    Returns:
+      float64 [15]: in each bin, the number of correct pixels minus the sum of their confidences.
+    """
+    labels = tf.cast(tf.reshape(labels, [-1]), tf.int32)
+    predictions = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+    correct = tf.cast(labels == tf.reshape(predictions, [-1]), tf.float64)
+    confidence = tf.cast(tf.reshape(tf.reduce_max(probabilities, axis=-1), [-1]), tf.float64)
+    bins = tf.cast(tf.math.ceil(confidence * CALIBRATION_BINS), tf.int32) - 1
+    bins = tf.clip_by_value(bins, 0, CALIBRATION_BINS - 1)
+    bins = tf.where(labels == IGNORE_LABEL, -1, bins)
+    return tf.math.unsorted_segment_sum(correct - confidence, bins, CALIBRATION_BINS)
+
+
+def intersection_over_union(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """IoU of each class from a confusion matrix [C, C] of counts: float64 [C].
+
+    A class that is neither label nor prediction has no IoU: NaN. One that is predicted but never a label
+    has IoU 0. The mean IoU of the field (TF1's ``tf.metrics.mean_iou``) is ``np.nanmean`` of this.
+    """
+    intersection = np.diag(confusion).astype(np.float64)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - np.diag(confusion)
+    return np.divide(intersection, union, out=np.full(len(union), np.nan), where=union > 0)
+
+
+class SegmentationMetrics(tf.Module):
+    """Accumulates a confusion matrix and calibration gaps over the batches and replicas of an evaluation.
+
+    Create it, ``reset`` it and read its ``result`` in the scope of the strategy, outside of its replicas;
+    ``update`` it inside each replica.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(name="segmentation_metrics")
+        self._num_classes = num_classes
+        self._confusion = _replica_sum([num_classes, num_classes], tf.int64, "confusion")
+        self._gaps = _replica_sum([CALIBRATION_BINS], tf.float64, "calibration_gaps")
+
+    def update(self, labels: tf.Tensor, probabilities: tf.Tensor) -> None:
+        """Adds a batch: labels uint8 [B, H, W] (255 is skipped), probabilities float32 [B, H, W, C]."""
+        predictions = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+        self._confusion.assign_add(confusion_matrix(labels, predictions, self._num_classes))
+        self._gaps.assign_add(calibration_gaps(labels, probabilities))
+
+    def reset(self) -> None:
+        """Forgets every batch."""
+        for variable in (self._confusion, self._gaps):
+            variable.assign(tf.zeros_like(variable))
+
+    def result(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """The metrics of all batches since ``reset``, as values that JSON can hold.
+
+        Returns:
+          ``miou``, ``pixel_accuracy``, ``ece``: floats in [0, 1]; ``iou``: class name -> float, or None
+          for a class that is neither label nor prediction.
+
+        Raises:
+          UserError: no pixel had a label, or the probabilities are not finite.
+        """
+        confusion = self._confusion.numpy()
+        gaps = self._gaps.numpy()
+        pixels = confusion.sum()
+        if pixels == 0:
+            raise UserError(
+                f"no labeled pixel was evaluated: every mask value is {IGNORE_LABEL} (ignore); "
+                "check the masks of the validation images"
+            )
+        if not np.isfinite(gaps).all():
+            raise UserError(
+                "the predicted probabilities are not finite: the weights have diverged; "
+                "train again with a smaller train.learning_rate"
+            )
+        iou = intersection_over_union(confusion)
+        return {
+            "miou": float(np.nanmean(iou)),
+            "pixel_accuracy": float(np.trace(confusion) / pixels),
+            "ece": float(np.abs(gaps).sum() / pixels),
+            "iou": {
+                name: None if np.isnan(value) else float(value)
+                for name, value in zip(class_names, iou, strict=True)
+            },
+        }
+
+
+def _replica_sum(shape: list[int], dtype: tf.DType, name: str) -> tf.Variable:
+    """A variable that each replica adds to on its own and that reads as the sum over replicas."""
+    return tf.Variable(
+        tf.zeros(shape, dtype),
+        trainable=False,
+        name=name,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.SUM,
+    )

@@ -1,0 +1,159 @@
+"""Metrics: hand-computed values, the reference's numbers, and sums over batches and replicas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pseudoseg_tf import metrics
+from pseudoseg_tf.data.specs import IGNORE_LABEL
+from pseudoseg_tf.errors import UserError
+
+REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "A" / "metrics.json"
+
+
+def random_batch(rng: np.random.Generator, batch: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    labels = rng.integers(0, num_classes, [batch, 5, 7]).astype(np.uint8)
+    labels[rng.random(labels.shape) < 0.2] = IGNORE_LABEL
+    logits = rng.normal(size=[*labels.shape, num_classes]).astype(np.float32) * 3
+    return labels, tf.nn.softmax(logits).numpy()
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "function"])
+def test_confusion_matrix_counts_pairs_and_skips_ignored_pixels(wrap):
+    labels = tf.constant([[0, 0, 1], [2, 255, 1]], tf.uint8)
+    predictions = tf.constant([[0, 2, 1], [2, 1, 0]], tf.uint8)
+    count = wrap(lambda a, b: metrics.confusion_matrix(a, b, 3))
+    confusion = count(labels, predictions)
+    assert confusion.dtype == tf.int64
+    np.testing.assert_array_equal(confusion, [[1, 0, 1], [1, 1, 0], [0, 0, 1]])
+
+
+def test_confusion_matrix_refuses_labels_beyond_the_classes():
+    with tf.device("CPU"), pytest.raises(tf.errors.InvalidArgumentError, match="out of range"):
+        metrics.confusion_matrix(tf.constant([4]), tf.constant([0]), 3)
+
+
+def test_intersection_over_union_tells_absent_classes_from_wrong_ones():
+    # Class 1 is predicted but never a label; class 3 is neither.
+    confusion = np.array([[4, 1, 0, 0], [0, 0, 0, 0], [2, 0, 3, 0], [0, 0, 0, 0]])
+    np.testing.assert_allclose(metrics.intersection_over_union(confusion), [4 / 7, 0, 3 / 5, np.nan])
+
+
+def test_calibration_gaps_by_hand():
+    probabilities = tf.constant([[0.95, 0.05], [0.45, 0.55], [0.9, 0.1], [0.59, 0.41]])
+    labels = tf.constant([0, 0, IGNORE_LABEL, 0], tf.uint8)
+    gaps = metrics.calibration_gaps(labels, probabilities).numpy()
+    expected = np.zeros(15)
+    expected[14] = 1 - 0.95
+    expected[8] = (0 - 0.55) + (1 - 0.59)
+    np.testing.assert_allclose(gaps, expected, atol=1e-7)
+    assert gaps.dtype == np.float64
+
+
+def test_bins_are_closed_above():
+    # One class of two: confidence exactly 1 and exactly 1/2 have no rounding.
+    gaps = metrics.calibration_gaps(tf.constant([1, 1]), tf.constant([[1.0, 0.0], [0.5, 0.5]])).numpy()
+    assert gaps[14] == -1 and gaps[7] == -0.5
+
+
+def test_calibration_error_equals_the_definition():
+    labels, probabilities = random_batch(np.random.default_rng(0), 3, 4)
+    accumulated = metrics.SegmentationMetrics(4)
+    accumulated.update(labels, probabilities)
+
+    kept = labels != IGNORE_LABEL
+    confidence = probabilities.max(-1)[kept].astype(np.float64)
+    correct = (probabilities.argmax(-1) == labels)[kept]
+    error = 0.0
+    for low in range(15):
+        inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if inside.any():
+            error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    np.testing.assert_allclose(accumulated.result("abcd")["ece"], error, rtol=1e-12)
+
+
+def test_result_over_batches_equals_one_batch_and_reset_forgets():
+    labels, probabilities = random_batch(np.random.default_rng(1), 6, 3)
+    whole, parts = metrics.SegmentationMetrics(3), metrics.SegmentationMetrics(3)
+    update = tf.function(parts.update)
+    whole.update(labels, probabilities)
+    update(*random_batch(np.random.default_rng(2), 2, 3))
+    parts.reset()
+    for index in range(0, 6, 2):
+        update(labels[index : index + 2], probabilities[index : index + 2])
+    expected, found = whole.result("abc"), parts.result("abc")
+    assert found["miou"] == expected["miou"]
+    assert found["iou"] == expected["iou"]
+    assert found["pixel_accuracy"] == expected["pixel_accuracy"]
+    np.testing.assert_allclose(found["ece"], expected["ece"], rtol=1e-12)
+
+
+def test_result_of_a_perfect_and_certain_prediction():
+    labels = np.array([[[0, 1, IGNORE_LABEL]]], np.uint8)
+    accumulated = metrics.SegmentationMetrics(3)
+    accumulated.update(labels, tf.one_hot([[[0, 1, 2]]], 3))
+    result = accumulated.result(["background", "cat", "dog"])
+    assert result == {
+        "miou": 1.0,
+        "pixel_accuracy": 1.0,
+        "ece": 0.0,
+        "iou": {"background": 1.0, "cat": 1.0, "dog": None},
+    }
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_result_without_labels_or_with_diverged_weights_says_so():
+    accumulated = metrics.SegmentationMetrics(2)
+    accumulated.update(np.full([1, 2, 2], IGNORE_LABEL, np.uint8), np.full([1, 2, 2, 2], 0.5, np.float32))
+    with pytest.raises(UserError, match="no labeled pixel"):
+        accumulated.result("ab")
+    accumulated.update(np.zeros([1, 2, 2], np.uint8), np.full([1, 2, 2, 2], np.nan, np.float32))
+    with pytest.raises(UserError, match="not finite"):
+        accumulated.result("ab")
+
+
+def test_replicas_add_up():
+    labels, probabilities = random_batch(np.random.default_rng(3), 4, 3)
+    expected = metrics.SegmentationMetrics(3)
+    expected.update(labels, probabilities)
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        accumulated = metrics.SegmentationMetrics(3)
+
+    def replica(context):
+        half = slice(2 * context.replica_id_in_sync_group, 2 * context.replica_id_in_sync_group + 2)
+        return labels[half], probabilities[half]
+
+    batches = strategy.experimental_distribute_values_from_function(
+        lambda context: tuple(map(tf.constant, replica(context)))
+    )
+    strategy.run(accumulated.update, args=batches)
+    with strategy.scope():
+        found = accumulated.result("abc")
+        assert found["iou"] == expected.result("abc")["iou"]
+        np.testing.assert_allclose(found["ece"], expected.result("abc")["ece"], rtol=1e-12)
+        accumulated.reset()
+        with pytest.raises(UserError, match="no labeled pixel"):
+            accumulated.result("abc")
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="no ../shared/reference/A on this machine")
+def test_reference_numbers():
+    reference = json.loads(REFERENCE.read_text())
+    labels, predictions = np.array(reference["labels"]), np.array(reference["predictions"])
+    confusion = metrics.confusion_matrix(labels, predictions, 21).numpy()
+    np.testing.assert_array_equal(confusion, reference["confusion_rows_are_labels"])
+    iou = metrics.intersection_over_union(confusion)
+    np.testing.assert_allclose(np.nanmean(iou), reference["miou"], rtol=1e-6)
+    # The reference reports a value only for classes that are a label somewhere.
+    is_label = np.array([value is not None for value in reference["iou_per_class"]])
+    np.testing.assert_array_equal(is_label, confusion.sum(1) > 0)
+    np.testing.assert_allclose(
+        iou[is_label], [value for value in reference["iou_per_class"] if value is not None], rtol=1e-6
+    )
