@@ -1,0 +1,198 @@
+"""From sources to batches: a pure function of the configuration, the seed and the global step.
+
+The number of an example (global step times batch size, plus position in the batch) decides which record is
+read and what every random draw is. So a run that starts again at step k sees the batches of the run that never
+stopped, bit for bit, on any number of devices. The labeled and the unlabeled stream count and draw
+independently.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from pseudoseg_tf.data.color import strong_draws
+from pseudoseg_tf.data.decode import decode_record
+from pseudoseg_tf.data.geometry import evaluation_view, geometry_draws, padded_size, weak_view
+from pseudoseg_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from pseudoseg_tf.config import DataConfig
+    from pseudoseg_tf.data.sources import Sources
+    from pseudoseg_tf.data.specs import Source
+
+Example = dict[str, tf.Tensor]
+
+
+def training_dataset(
+    sources: Sources,
+    data: DataConfig,
+    mode: str,
+    start_step: int,
+    input_context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
+    """Returns the endless training batches from step `start_step` on.
+
+    One element is the share of one replica: b examples of each stream, b being the batch size over the number
+    of replicas. The replicas of an input pipeline take elements in turn, so that the shares of one step, in
+    the order of the replicas over all pipelines, are the batch of a single-replica run.
+
+    Args:
+        sources: labeled and, except in supervised mode, unlabeled records.
+        data: crop size, batch sizes over all replicas, augmentation and seed.
+        mode: "supervised", "unlabeled" or "weakly".
+        start_step: the step the first element belongs to.
+        input_context: which input pipeline this is, from `tf.distribute`; None: the only one, of one replica.
+
+    Returns:
+        A dataset of `{"labeled": examples, "unlabeled": examples}`, without "unlabeled" in supervised mode.
+        Examples are "image" uint8 [b, H, W, 3], "labels" uint8 [b, H, W] (255 in the padding, and everywhere
+        where there is no mask), "valid" uint8 [b, H, W], "image_labels" float32 [b, C - 1] (-1 everywhere
+        where not given) and "counter" int64 [b]; the unlabeled ones also hold the draws of `color.StrongDraws`:
+        "jitter" float32 [b, 4], "order" int32 [b, 4] and "cutout_center" int32 [b, 2].
+
+    Raises:
+        UserError: a batch size is not a multiple of the number of replicas.
+    """
+    context = input_context or tf.distribute.InputContext()
+    streams = {"labeled": _stream("labeled", sources.labeled, data, start_step, context)}
+    if mode != "supervised":
+        streams["unlabeled"] = _stream("unlabeled", sources.unlabeled, data, start_step, context)
+    return tf.data.Dataset.zip(streams).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_dataset(
+    source: Source,
+    data: DataConfig,
+    num_classes: int,
+    start: int = 0,
+    shard: tuple[int, int] = (1, 0),
+) -> tf.data.Dataset:
+    """Returns every record once, in order, padded at the bottom and right.
+
+    Args:
+        source: the records.
+        data: canvas and batch size; with `eval_size` (0, 0) each image has its own canvas, in a batch of 1.
+        num_classes: number of classes, background included.
+        start: the record to begin with.
+        shard: (n, i) keeps every n-th record from the i-th one on.
+
+    Returns:
+        A dataset of "image" uint8 [b, H, W, 3], "labels" uint8 [b, H, W] (255 in the padding), "size" int32
+        [b, 2] (height and width without the padding) and "index" int64 [b] (position in the source). The last
+        batch may be smaller. Reading an image larger than the canvas raises UserError.
+    """
+    canvas = data.eval_size if any(data.eval_size) else None
+
+    def example(index: tf.Tensor) -> Example:
+        image, labels, _ = _read(source, num_classes, index, canvas)
+        size = tf.shape(labels)
+        image, labels = evaluation_view(image, labels, padded_size(size, 0) if canvas is None else canvas)
+        return {"image": image, "labels": labels, "size": size, "index": index}
+
+    indices = tf.data.Dataset.range(start, len(source)).shard(*shard)
+    examples = indices.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return examples.batch(1 if canvas is None else data.eval_batch).prefetch(tf.data.AUTOTUNE)
+
+
+def _stream(
+    name: str,
+    source: Source,
+    data: DataConfig,
+    start_step: int,
+    context: tf.distribute.InputContext,
+) -> tf.data.Dataset:
+    """Returns the batches of the "labeled" or "unlabeled" stream for the replicas of one input pipeline."""
+    batch = data.batch_labeled if name == "labeled" else data.batch_unlabeled
+    replicas = context.num_replicas_in_sync
+    if batch % replicas:
+        raise UserError(
+            f"data.batch_{name}={batch} cannot be shared by {replicas} replicas: choose a multiple of {replicas}"
+        )
+    share = batch // context.num_input_pipelines
+    first = share * context.input_pipeline_id
+
+    def example(number: tf.Tensor) -> Example:
+        step, position = number // share, number % share
+        return training_example(source, data, name, step * batch + first + position)
+
+    numbers = tf.data.Dataset.range(start_step * share, tf.int64.max)
+    examples = numbers.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return examples.batch(batch // replicas, drop_remainder=True)
+
+
+def training_example(source: Source, data: DataConfig, name: str, counter: tf.Tensor) -> Example:
+    """Returns example number `counter` (int64 []) of the "labeled" or "unlabeled" stream, without batch dimension.
+
+    Args:
+        source: the records of the stream.
+        data: crop size, augmentation and seed.
+        name: "labeled" or "unlabeled"; the latter adds the draws of the strong view.
+        counter: number of the example since the first step.
+    """
+    stream_seed = tf.constant([data.seed, ("labeled", "unlabeled").index(name)], tf.int64)
+    order_seed, view_seed = tf.unstack(tf.random.split(stream_seed, 2))
+    geometry_seed, strong_seed = tf.unstack(tf.random.split(tf.random.fold_in(view_seed, counter), 2))
+
+    index = _shuffled(counter, len(source), order_seed)
+    image, labels, image_labels = _read(source, source.info.num_classes, index)
+    draws = geometry_draws(
+        geometry_seed, tf.shape(labels), data.crop_size, data.min_scale, data.max_scale, data.scale_step
+    )
+    image, labels, valid = weak_view(image, labels, draws, data.crop_size)
+    example = {"image": image, "labels": labels, "valid": valid, "image_labels": image_labels, "counter": counter}
+    if name == "unlabeled":
+        example |= strong_draws(strong_seed, data.crop_size, data.jitter_strength)._asdict()
+    return example
+
+
+def _shuffled(counter: tf.Tensor, length: int, seed: tf.Tensor) -> tf.Tensor:
+    """Returns the record (int64 []) of an example: each epoch of `length` examples visits each record once."""
+    # index_shuffle uses few bits of its seed: with the plain epoch in it there would be 256 different orders.
+    # Splitting hashes the epoch into every bit.
+    epoch_seed = tf.random.split(tf.random.fold_in(seed, counter // length), 1)[0]
+    last = tf.constant(length - 1, tf.int64)
+    return tf.random.experimental.index_shuffle(counter % length, epoch_seed, last)
+
+
+def _read(
+    source: Source, num_classes: int, index: tf.Tensor, largest: tuple[int, int] | None = None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Reads and decodes one record inside a graph.
+
+    Args:
+        source: the records.
+        num_classes: number of classes, background included.
+        index: int64 [], position in the source.
+        largest: height and width that the image must not exceed.
+
+    Returns:
+        The image uint8 [h, w, 3], the labels uint8 [h, w] and the image-level labels float32 [num_classes - 1].
+    """
+
+    # Plain Python: AutoGraph would rewrite the readers and decoders into something slower.
+    @tf.autograph.experimental.do_not_convert
+    def read(position: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        record = source.read(int(position))
+        image, labels = decode_record(record, num_classes)
+        height, width = labels.shape
+        if largest and (height > largest[0] or width > largest[1]):
+            raise UserError(
+                f"{record.id}: the image is {height}x{width} (height x width), larger than "
+                f"data.eval_size={largest[0]},{largest[1]}: set data.eval_size to at least "
+                f"{padded_size(height, largest[0])},{padded_size(width, largest[1])}, or to 0,0 to evaluate each "
+                "image at its own size"
+            )
+        image_labels = record.image_labels
+        if image_labels is None:
+            image_labels = np.full(num_classes - 1, -1)
+        return image, labels, image_labels.astype(np.float32)
+
+    image, labels, image_labels = tf.numpy_function(read, [index], (tf.uint8, tf.uint8, tf.float32))
+    return (
+        tf.ensure_shape(image, [None, None, 3]),
+        tf.ensure_shape(labels, [None, None]),
+        tf.ensure_shape(image_labels, [num_classes - 1]),
+    )
