@@ -1,0 +1,33 @@
+# Every target makes the virtual environment .venv itself. PYTHON picks the interpreter (3.10 to 3.12).
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest
+
+.PHONY: demo test test-slow lint types bench clean
+
+demo: .venv/.installed ## train, evaluate, export and predict on drawn pictures
+	$(BIN)/python -m pseudoseg_tf.demo
+
+test: .venv/.installed
+	$(PYTEST) -n 2
+
+test-slow: .venv/.installed
+	$(PYTEST) -n 2 -m "slow or not slow"
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed
+	$(BIN)/mypy
+
+bench: .venv/.installed
+	$(BIN)/python -m benchmarks.step_time
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+.venv/.installed: setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,145 @@
+"""Named experiments: each function returns a whole configuration, and its docstring says how to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pseudoseg_tf.config import Config, DataConfig, InitConfig, ModelConfig, TrainConfig
+from pseudoseg_tf.config_io import nearest
+from pseudoseg_tf.errors import UserError
+
+
+def folder() -> Config:
+    """Your own images: a directory of images, masks for some of them, and lists of who is labeled.
+
+    Command:
+        pseudoseg-train --preset=folder --run_dir=runs/mine --set data.images=my/images
+        --set data.masks=my/masks --set data.classes=my/classes.txt --set data.labeled=my/labeled.txt
+        --set data.unlabeled=my/unlabeled.txt --set data.val=my/val.txt
+
+    Run time: 4000 steps of 4 + 4 crops of 257x257; --dry_run prints the passes through the network.
+    Result: depends on the data; compare with --set train.mode=supervised, which uses the labeled images alone.
+    """
+    return Config(
+        data=DataConfig(crop_size=(257, 257), batch_labeled=4, batch_unlabeled=4),
+        train=TrainConfig(steps=4000, checkpoint_every=500, evaluate_every=500, pictures_every=500),
+        init=InitConfig(weights="imagenet"),
+    )
+
+
+def shapes() -> Config:
+    """Drawn scenes of textured objects, made on the spot: 20 of them labeled. Needs no download.
+
+    Command: pseudoseg-train --preset=shapes --run_dir=runs/shapes
+    """
+    return Config(
+        model=ModelConfig(width_multiplier=0.25, aspp_channels=64, decoder_channels=64, attention_dim=32),
+        data=DataConfig(
+            source="tfds",
+            name="shapes_seg",
+            labeled="train[:20]",
+            unlabeled="train[20:]",
+            val="val",
+            crop_size=(97, 97),
+            eval_size=(97, 97),
+            eval_batch=8,
+            batch_labeled=4,
+            batch_unlabeled=4,
+            cutout=12,
+        ),
+        train=TrainConfig(steps=600, checkpoint_every=200, evaluate_every=200, pictures_every=200),
+    )
+
+
+def voc12() -> Config:
+    """PASCAL VOC 2012 with the schedule of the paper: 30000 steps of 64 + 64 crops of 513x513.
+
+    Reads TFRecords in DeepLab's format.
+
+    Command:
+        pseudoseg-train --preset=voc12 --run_dir=runs/voc12 --set data.classes=voc/classes.txt
+        --set "data.labeled=voc/tfrecord/2_clean-*" --set "data.unlabeled=voc/tfrecord/train_aug-*"
+        --set "data.val=voc/tfrecord/val-*"
+
+    With the devkit's JPEGImages and SegmentationClass directories instead, add --set data.source=folder and the
+    keys of the folder preset.
+
+    Run time: meant for several accelerators; with fewer, lower both batches and train.learning_rate.
+    Result: the paper's own rows use Xception-65 and ResNet-101; this one has ResNet-50.
+    """
+    return Config(
+        model=ModelConfig(backbone="resnet_v1_50_beta"),
+        data=DataConfig(
+            source="tfrecord",
+            crop_size=(513, 513),
+            eval_size=(513, 513),
+            batch_labeled=64,
+            batch_unlabeled=64,
+        ),
+        train=TrainConfig(steps=30000),
+    )
+
+
+def coco() -> Config:
+    """COCO 2017, 81 classes, with the schedule of the paper: 200000 steps of 64 + 64 crops of 513x513.
+
+    Command:
+        pseudoseg-train --preset=coco --run_dir=runs/coco --set data.classes=coco/classes.txt
+        --set "data.labeled=coco/tfrecord/32_all-*" --set "data.unlabeled=coco/tfrecord/train-*"
+        --set "data.val=coco/tfrecord/val-*"
+
+    Run time and result: as for voc12, with 6.7 times the steps.
+    """
+    return Config(
+        model=ModelConfig(backbone="resnet_v1_50_beta"),
+        data=DataConfig(
+            source="tfrecord",
+            crop_size=(513, 513),
+            eval_size=(641, 641),
+            batch_labeled=64,
+            batch_unlabeled=64,
+        ),
+        train=TrainConfig(steps=200000, checkpoint_every=5000, evaluate_every=5000, pictures_every=5000),
+    )
+
+
+def cityscapes() -> Config:
+    """Cityscapes, 19 train ids, crops of 513x1025, whole frames in the evaluation; steps and batches as voc12.
+
+    Cityscapes has no background: class 0, road, takes its place in the image-level labels.
+
+    Command:
+        pseudoseg-train --preset=cityscapes --run_dir=runs/cityscapes --set data.classes=cs/classes.txt
+        --set "data.labeled=cs/tfrecord/labeled-*" --set "data.unlabeled=cs/tfrecord/train-*"
+        --set "data.val=cs/tfrecord/val-*"
+
+    Run time and result: as for voc12, with twice the pixels.
+    """
+    return Config(
+        model=ModelConfig(backbone="resnet_v1_50_beta"),
+        data=DataConfig(
+            source="tfrecord",
+            crop_size=(513, 1025),
+            eval_size=(1025, 2049),
+            batch_labeled=64,
+            batch_unlabeled=64,
+        ),
+        train=TrainConfig(steps=30000),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    function.__name__: function for function in (folder, shapes, voc12, coco, cityscapes)
+}
+
+
+def preset(name: str) -> Config:
+    """Returns the configuration of a named experiment.
+
+    Raises:
+      UserError: for an unknown name; the message holds the nearest one.
+    """
+    if name not in PRESETS:
+        meant = nearest(name, PRESETS)
+        raise UserError(f"preset {name!r}: unknown; nearest: {meant}; presets: {', '.join(PRESETS)}")
+    return PRESETS[name]()

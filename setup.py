@@ -1,0 +1,41 @@
+"""Installs the package, its data set definitions as ``pseudoseg_tf.datasets``, and the four programs."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'^__version__ = "(.+)"$', (here / "pseudoseg_tf/__init__.py").read_text(), re.MULTILINE)
+assert version is not None
+
+setup(
+    name="pseudoseg_tf",
+    version=version[1],
+    description="Semi-supervised semantic segmentation with well-designed pseudo labels (PseudoSeg)",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    # The directory datasets/ gets no importable name "datasets": that belongs to another library.
+    packages=[*find_packages(include=["pseudoseg_tf*"]), "pseudoseg_tf.datasets"],
+    package_dir={"pseudoseg_tf.datasets": "datasets"},
+    install_requires=[
+        "absl-py",
+        "array-record",
+        "h5py",
+        "numpy<2.4",
+        "pillow",
+        "tensorflow>=2.20,<2.21",
+        "tensorflow-datasets",
+        "tf-keras>=2.20,<2.21",
+        "tf-models-official>=2.20,<2.21",
+    ],
+    extras_require={"dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "scipy"]},
+    entry_points={
+        "console_scripts": [
+            f"pseudoseg-{program} = pseudoseg_tf.cli.{program}:run"
+            for program in ("train", "evaluate", "export", "predict")
+        ]
+    },
+)
