@@ -18,7 +18,7 @@ def folder() -> Config:
         --set data.unlabeled=my/unlabeled.txt --set data.val=my/val.txt
 
     Run time: 4000 steps of 4 + 4 crops of 257x257; --dry_run prints the passes through the network.
-    Result: depends on the data; compare with --set train.mode=supervised, which uses the labeled images alone.
+    Result: depends on the data; compare with --set train.mode=supervised (the labeled images alone).
     """
     return Config(
         data=DataConfig(crop_size=(257, 257), batch_labeled=4, batch_unlabeled=4),
@@ -61,7 +61,7 @@ def voc12() -> Config:
         --set "data.labeled=voc/tfrecord/2_clean-*" --set "data.unlabeled=voc/tfrecord/train_aug-*"
         --set "data.val=voc/tfrecord/val-*"
 
-    With the devkit's JPEGImages and SegmentationClass directories instead, add --set data.source=folder and the
+    With the devkit's JPEGImages and SegmentationClass instead of TFRecords: --set data.source=folder and the
     keys of the folder preset.
 
     Run time: meant for several accelerators; with fewer, lower both batches and train.learning_rate.
@@ -104,7 +104,7 @@ def coco() -> Config:
 
 
 def cityscapes() -> Config:
-    """Cityscapes, 19 train ids, crops of 513x1025, whole frames in the evaluation; steps and batches as voc12.
+    """Cityscapes, 19 train ids, crops of 513x1025, evaluation on whole frames; steps and batches as voc12.
 
     Cityscapes has no background: class 0, road, takes its place in the image-level labels.
 
