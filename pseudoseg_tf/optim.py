@@ -38,9 +38,11 @@ class Momentum(tf_keras.optimizers.Optimizer):
         self._momentum = momentum
 
     def build(self, var_list: Sequence[tf.Variable]) -> None:
+        """Makes the momenta of all variables; ``apply_gradients`` may then be given some of them."""
         super().build(var_list)
-        if not hasattr(self, "momentums"):
+        if not getattr(self, "_built", False):
             self.momentums = [self.add_variable_from_reference(v, "momentum") for v in var_list]
+            self._built = True
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         momentum = self.momentums[self._index_dict[self._var_key(variable)]]

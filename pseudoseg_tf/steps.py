@@ -101,21 +101,23 @@ def pseudoseg_losses(
         already weighted, and their sum "total"; and the weak branch.
     """
     terms = {}
-    weak = None
+    # Grad-CAM sees moving statistics, so its pass comes before any batch norm is updated. With frozen statistics
+    # both passes are the same one.
+    share = options.share_weak_pass or not model.fine_tune_batch_norm
+    inference_features = None if share else model.features(additional["weak"], training=False)
+    features = model.features(additional["weak"], training=True)
     if weakly:
-        weak = model.features(additional["weak"], training=True)
-        image_logits = model.classify(weak)
         terms["classification"] = losses.image_classification(
-            image_logits, additional["image_labels"], across_replicas
+            model.classify(features), additional["image_labels"], across_replicas
         )
     branch = weak_branch(
         model,
-        additional["weak"],
+        features,
+        features if share else inference_features,
         additional["valid"],
         image_labels=additional["image_labels"] if weakly else None,
         options=options,
         training=True,
-        training_features=weak,
         across_replicas=across_replicas,
     )
 
@@ -147,31 +149,25 @@ def pseudoseg_losses(
 
 def weak_branch(
     model: PseudoSegModel,
-    images: tf.Tensor,
+    decoder_features: EndPoints,
+    cam_features: EndPoints,
     valid: tf.Tensor,
     *,
     image_labels: tf.Tensor | None,
     options: PseudoLabelOptions,
     training: bool,
-    training_features: EndPoints | None = None,
     across_replicas: AcrossReplicas = one_replica,
 ) -> WeakBranch:
     """Pseudo label of the weak view; nothing in it carries a gradient.
 
     Args:
+        decoder_features, cam_features: the weak view's end points, for the decoder (training mode) and for classifier,
+            Grad-CAM and self-attention (inference mode).
+        valid: [B, H, W]; the strong view's, so that cut-out cells leave the attention too, as in the reference.
         image_labels: [B, C-1] where given (weakly mode); None: the classifier decides, sigmoid >= 0.5.
-        training: batch norm and dropout as in a training step; False for pictures of a finished model.
-        training_features: the weak view's training-mode features, where the caller has them already.
+        training: batch norm and dropout of the heads as in a training step.
     """
-    # Grad-CAM sees moving statistics: this pass comes first, before any batch norm is updated.
-    one_pass = options.share_weak_pass or not (training and model.fine_tune_batch_norm)
-    cam_features = None if one_pass else _constant(model.features(images, training=False))
-    if training_features is None:
-        training_features = model.features(images, training=training)
-    decoder_features = _constant(training_features)
-    if cam_features is None:
-        cam_features = decoder_features
-
+    decoder_features, cam_features = _constant(decoder_features), _constant(cam_features)
     if image_labels is None:
         image_labels = tf.cast(tf.nn.sigmoid(model.classify(cam_features)) >= 0.5, tf.float32)
     cam = model.grad_cam(cam_features, image_labels)

@@ -149,18 +149,17 @@ class BatchNorm(tf_keras.layers.Layer):
     def build(self, input_shape: tf.TensorShape) -> None:
         channels = int(input_shape[-1])
         # float32 whatever the precision policy: 16 bits cannot hold small steps of a moving average.
-        self.gamma = (
-            self.add_weight("gamma", (channels,), tf.float32, initializer="ones") if self._scale else None
-        )
-        self.beta = self.add_weight("beta", (channels,), tf.float32, initializer="zeros")
+        parameter = {"shape": (channels,), "dtype": tf.float32, "experimental_autocast": False}
+        self.gamma = self.add_weight("gamma", initializer="ones", **parameter) if self._scale else None
+        self.beta = self.add_weight("beta", initializer="zeros", **parameter)
         statistic = {
-            "dtype": tf.float32,
+            **parameter,
             "trainable": False,
             "synchronization": tf.VariableSynchronization.ON_READ,
             "aggregation": tf.VariableAggregation.MEAN,
         }
-        self.moving_mean = self.add_weight("moving_mean", (channels,), initializer="zeros", **statistic)
-        self.moving_variance = self.add_weight("moving_variance", (channels,), initializer="ones", **statistic)
+        self.moving_mean = self.add_weight("moving_mean", initializer="zeros", **statistic)
+        self.moving_variance = self.add_weight("moving_variance", initializer="ones", **statistic)
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -1,0 +1,139 @@
+"""Weights in and out: first weights by Keras-Applications names, checkpoints of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from pseudoseg_tf._keras import tf_keras
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.nn.mobilenet import MobileNetV1
+from pseudoseg_tf.nn.model import PseudoSegModel
+
+_STEP_KEY = "step/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def load_initial_weights(model: PseudoSegModel, weights: str) -> str:
+    """Loads ImageNet weights into the backbone by their Keras-Applications names ("conv_dw_1/depthwise_kernel").
+
+    Args:
+        model: with a MobileNetV1 backbone.
+        weights: "imagenet" (tf_keras.applications downloads them), or a .npz or .h5 file.
+
+    Returns:
+        One line: how many arrays were loaded, and which variables keep their random values.
+
+    Raises:
+        UserError: unreadable file, no array with a known name, another shape, another backbone.
+    """
+    if not isinstance(model.backbone, MobileNetV1):
+        raise UserError(
+            f"init.weights: found {weights!r} with the backbone {model.backbone.name}, but Keras-Applications "
+            "weights exist for mobilenet_v1 only; leave init.weights empty or take model.backbone=mobilenet_v1"
+        )
+    arrays = _read_arrays(weights)
+    variables = {_short_name(variable): variable for variable in model.backbone.variables}
+    found = [name for name in variables if name in arrays]
+    if not found:
+        raise UserError(
+            f"init.weights: {weights} has no array with a name of the backbone: expected names such as "
+            f"{next(iter(variables))}, found {', '.join(sorted(arrays)[:3]) or 'nothing'}"
+        )
+    for name in found:
+        if arrays[name].shape != tuple(variables[name].shape):
+            raise UserError(
+                f"init.weights: {weights}: {name} has shape {arrays[name].shape}, the model needs "
+                f"{tuple(variables[name].shape)}; the file is for another width (model.width_multiplier)"
+            )
+    for name in found:
+        variables[name].assign(arrays[name])
+    missing = [name for name in variables if name not in arrays]
+    rest = f"; random because the file lacks them: {', '.join(missing)}" if missing else ""
+    return f"{len(found)} of {len(variables)} backbone arrays from {weights}{rest}"
+
+
+def _short_name(variable: tf.Variable) -> str:
+    """Layer and weight, as Keras-Applications names them: ".../conv1_bn/gamma:0" -> "conv1_bn/gamma"."""
+    return "/".join(variable.name.split(":")[0].split("/")[-2:])
+
+
+def _read_arrays(weights: str) -> Mapping[str, np.ndarray]:
+    if weights == "imagenet":
+        try:
+            source = tf_keras.applications.MobileNet(weights="imagenet", include_top=False)
+        except Exception as error:  # Keras raises a plain Exception when the download fails.
+            raise UserError(
+                f"init.weights: imagenet: the download failed ({error}); give a .npz or .h5 file instead"
+            ) from error
+        return {_short_name(variable): variable.numpy() for variable in source.variables}
+    if not os.path.isfile(weights):
+        raise UserError(f"init.weights: {weights}: no such file; give imagenet or a .npz or .h5 file")
+    try:
+        if weights.endswith(".npz"):
+            with np.load(weights, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        arrays = {}
+        with h5py.File(weights, "r") as file:
+
+            def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+                if isinstance(item, h5py.Dataset):
+                    layer, weight = name.split(":")[0].split("/")[-2:]
+                    arrays[f"{layer}/{weight}"] = np.asarray(item)
+
+            file.visititems(visit)
+        return arrays
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"init.weights: {weights}: not a readable weights file ({error})") from error
+
+
+def checkpoint_directory(run_dir: str, which: str) -> str:
+    """Where a run keeps its "last" or "best" checkpoints."""
+    return os.path.join(run_dir, "checkpoints", which)
+
+
+def find_checkpoint(run_dir: str, which: str) -> str:
+    """Path prefix of the newest "last" or "best" checkpoint of a run, or ``which`` itself if it is a path.
+
+    Raises:
+        UserError: there is none.
+    """
+    if which in ("last", "best"):
+        directory = checkpoint_directory(run_dir, which)
+        path = tf.train.latest_checkpoint(directory)
+        if path is None:
+            raise UserError(f"{directory}: no checkpoint; train first, or give the path of a checkpoint")
+        return path
+    path = which.removesuffix(".index")
+    if not os.path.isfile(f"{path}.index"):
+        raise UserError(
+            f"checkpoint: found {which!r}, allowed: last, best, or the path of a checkpoint such as "
+            f"{checkpoint_directory(run_dir, 'last')}/ckpt-1000"
+        )
+    return path
+
+
+def restore_model(run_dir: str, which: str, model: PseudoSegModel) -> tuple[int, str]:
+    """Restores the weights of a run's checkpoint into ``model``.
+
+    Args:
+        which: "last", "best" or a path.
+
+    Returns:
+        The step of the checkpoint and its path.
+
+    Raises:
+        UserError: no checkpoint, a damaged one, or one of another model.
+    """
+    path = find_checkpoint(run_dir, which)
+    try:
+        step = int(tf.train.load_checkpoint(path).get_tensor(_STEP_KEY))
+        status = tf.train.Checkpoint(model=model).restore(path)
+        status.assert_existing_objects_matched().expect_partial()
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: cannot be restored into this model ({reason})") from error
+    return step, path

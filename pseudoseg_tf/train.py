@@ -1,0 +1,441 @@
+"""The training loop: orbit around the steps of ``steps.py``, with checkpoints, evaluation and resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import orbit
+import tensorflow as tf
+from PIL import Image
+
+from pseudoseg_tf import config_io, losses, steps, visualize
+from pseudoseg_tf._keras import tf_keras
+from pseudoseg_tf.checkpoint import checkpoint_directory, load_initial_weights
+from pseudoseg_tf.config import Config, RuntimeConfig
+from pseudoseg_tf.data import color, pipeline
+from pseudoseg_tf.data.sources import Sources, open_sources
+from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.evaluate import Evaluator
+from pseudoseg_tf.files import write_json
+from pseudoseg_tf.metrics import SegmentationMetrics
+from pseudoseg_tf.nn.layers import resize_mask
+from pseudoseg_tf.nn.model import PseudoSegModel, build_model
+from pseudoseg_tf.optim import Momentum, PolynomialDecay, gradient_multipliers, linear_ramp
+
+Examples = Mapping[str, tf.Tensor]
+Log = Callable[[str], None]
+
+# Images in the picture panels.
+_PANEL_IMAGES = 4
+
+
+def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> dict[str, dict[str, Any]]:
+    """Trains, evaluates on the way, and keeps the last and the best checkpoint.
+
+    A second call with the same configuration and directory continues where the first stopped.
+
+    Args:
+        config: the whole run; see ``presets``.
+        run_dir: directory of the run, made if absent.
+        log: takes each line meant for a person.
+        preset: name of the preset, for the record.
+
+    Returns:
+        {"last": metrics, "best": metrics} of the last and the best evaluation (by mIoU): "step", "miou",
+        "pixel_accuracy", "ece", "iou" and "images".
+
+    Raises:
+        UserError: anything wrong in the configuration, the data or the directory.
+    """
+    strategy = create_strategy(config.runtime)
+    sources = open_sources(config.data, config.train.mode)
+    for note in sources.notes:
+        log(note)
+    config_io.save(run_dir, preset, config)
+    write_json(os.path.join(run_dir, "dataset.json"), sources.info.to_json())
+
+    with strategy.scope():
+        model = create_model(config, sources.info.num_classes, log)
+        optimizer = Momentum(
+            PolynomialDecay(config.train.learning_rate, config.train.steps, config.train.power),
+            config.train.momentum,
+        )
+        optimizer.build(model.trainable_variables)
+        best_miou = tf.Variable(-1.0, trainable=False, dtype=tf.float64, name="best_miou")
+    step = optimizer.iterations
+    saved = tf.train.Checkpoint(step=step, model=model, optimizer=optimizer, best_miou=best_miou)
+    last = tf.train.CheckpointManager(
+        saved,
+        checkpoint_directory(run_dir, "last"),
+        max_to_keep=config.train.keep,
+        step_counter=step,
+        checkpoint_interval=config.train.checkpoint_every,
+    )
+    best = tf.train.CheckpointManager(saved, checkpoint_directory(run_dir, "best"), max_to_keep=1)
+
+    trainer = Trainer(config, model, optimizer, strategy, sources)
+    evaluator = Evaluator(
+        model,
+        pipeline.evaluation_dataset(sources.val, config.data, sources.info.num_classes),
+        sources.info,
+        len(sources.val),
+        strategy,
+        config.data.eval_size,
+    )
+    summaries = os.path.join(run_dir, "summaries")
+    controller = orbit.Controller(
+        trainer=trainer,
+        evaluator=evaluator,
+        global_step=step,
+        strategy=strategy,
+        steps_per_loop=lambda now: _steps_to_boundary(int(now), config),
+        checkpoint_manager=last,
+        summary_dir=os.path.join(summaries, "train"),
+        eval_summary_dir=os.path.join(summaries, "val"),
+        train_actions=[_ConsoleLine(config, step, log)],
+    )
+    if last.latest_checkpoint:
+        log(f"continues at step {int(step)} from {last.latest_checkpoint}")
+    trainer.start_at(int(step))
+    history = _History(os.path.join(run_dir, "history.jsonl"), int(step))
+    panel = _Panel(config, model, sources, run_dir) if config.train.mode != "supervised" else None
+
+    while int(step) < config.train.steps:
+        controller.train(
+            min(_next_multiple(int(step), config.train.evaluate_every), config.train.steps),
+            checkpoint_at_completion=False,
+        )
+        if panel and (int(step) % config.train.pictures_every == 0 or int(step) == config.train.steps):
+            panel.write(int(step), controller.summary_manager)
+        controller.evaluate()
+        result = {"step": int(step), **evaluator.result}
+        history.add(result)
+        is_best = result["miou"] > float(best_miou)
+        if is_best:
+            best_miou.assign(result["miou"])
+            best.save(checkpoint_number=int(step))
+        log(
+            f"step {int(step)}: validation mIoU {100 * result['miou']:.2f}  pixel accuracy "
+            f"{100 * result['pixel_accuracy']:.2f}  ECE {100 * result['ece']:.2f}{'  (best so far)' if is_best else ''}"
+        )
+    if last.latest_checkpoint != f"{last.directory}/ckpt-{int(step)}":
+        last.save(checkpoint_number=int(step))
+    return history.last_and_best()
+
+
+def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
+    """The distribution strategy of ``runtime.strategy``; also sets the CPU threads.
+
+    Raises:
+        UserError: TensorFlow is already running with another number of threads.
+    """
+    if runtime.threads and runtime.threads != tf.config.threading.get_intra_op_parallelism_threads():
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(runtime.threads)
+            tf.config.threading.set_inter_op_parallelism_threads(runtime.threads)
+        except RuntimeError as error:
+            raise UserError(
+                f"runtime.threads: found {runtime.threads}, but TensorFlow already runs in this process with other "
+                "threads; set it before anything else uses TensorFlow"
+            ) from error
+    gpus = tf.config.list_logical_devices("GPU")
+    if runtime.strategy == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if runtime.strategy == "tpu":
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+        return tf.distribute.TPUStrategy(resolver)
+    if runtime.strategy == "mirrored" or (runtime.strategy == "auto" and len(gpus) > 1):
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.OneDeviceStrategy("GPU:0" if gpus else "CPU:0")
+
+
+def create_model(config: Config, num_classes: int, log: Log | None = None) -> PseudoSegModel:
+    """The model of a configuration with its first weights; call it in the strategy's scope.
+
+    Args:
+        log: takes one line on the weights that were loaded; None: they are not loaded, because a checkpoint will be.
+    """
+    before = tf_keras.mixed_precision.global_policy()
+    if config.runtime.precision == "bfloat16":
+        tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = build_model(num_classes, **dataclasses.asdict(config.model), seed=config.train.seed)
+    finally:
+        tf_keras.mixed_precision.set_global_policy(before)
+    if log is not None and config.init.weights:
+        log(load_initial_weights(model, config.init.weights))
+    return model
+
+
+class Trainer(orbit.StandardTrainer):
+    """Runs steps on all replicas and averages their losses between two console lines."""
+
+    def __init__(
+        self,
+        config: Config,
+        model: PseudoSegModel,
+        optimizer: Momentum,
+        strategy: tf.distribute.Strategy,
+        sources: Sources,
+    ):
+        super().__init__(train_dataset=None)
+        self._config = config
+        self._model = model
+        self._optimizer = optimizer
+        self._strategy = strategy
+        self._sources = sources
+        self._across_replicas = _replica_sum if strategy.num_replicas_in_sync > 1 else steps.one_replica
+        self._variables = model.trainable_variables
+        self._multipliers = gradient_multipliers(
+            self._variables, model.backbone.trainable_variables, config.train.backbone_multiplier
+        )
+        unlabeled = config.train.mode != "supervised"
+        names = ["total", "supervised", "decay"]
+        names += ["consistency", "classification", "attention"] if unlabeled else []
+        with strategy.scope():
+            self._losses = {name: tf_keras.metrics.Sum(name) for name in names}
+            # How good the pseudo labels are, where masks of the additional images are known (never trained on).
+            watched = unlabeled and sources.unlabeled is not None and sources.unlabeled.has_masks
+            self._pseudo_metrics = (
+                {name: SegmentationMetrics(sources.info.num_classes) for name in ("pseudo", "decoder", "sgc")}
+                if watched
+                else {}
+            )
+        self._replica_step = tf.function(self._step, jit_compile=True) if config.runtime.jit else self._step
+
+    def start_at(self, step: int) -> None:
+        """Makes the input pipeline begin with the batch of ``step``."""
+        self.train_dataset = self._strategy.distribute_datasets_from_function(
+            lambda context: pipeline.training_dataset(
+                self._sources, self._config.data, self._config.train.mode, step, context
+            )
+        )
+
+    def train_loop_begin(self) -> None:
+        self._first_step = int(self._optimizer.iterations)
+        with self._strategy.scope():
+            for metric in [*self._losses.values(), *self._pseudo_metrics.values()]:
+                metric.reset_state() if isinstance(metric, tf_keras.metrics.Metric) else metric.reset()
+
+    def train_step(self, iterator: Iterator[Any]) -> None:
+        self._strategy.run(self._replica_step, args=(next(iterator),))
+
+    def train_loop_end(self) -> dict[str, float]:
+        step = int(self._optimizer.iterations)
+        result = {
+            f"loss/{name}": float(metric.result()) / (step - self._first_step)
+            for name, metric in self._losses.items()
+        }
+        if not all(math.isfinite(value) for value in result.values()):
+            terms = ", ".join(f"{name} {value:g}" for name, value in result.items())
+            raise UserError(
+                f"the loss is not finite between step {self._first_step} and {step} ({terms}); "
+                "try a smaller train.learning_rate, or look for damaged images"
+            )
+        result["learning_rate"] = float(self._optimizer.learning_rate)
+        for name, metrics in self._pseudo_metrics.items():
+            scores = metrics.result(self._sources.info.class_names)
+            result |= {f"{name}/{key}": scores[key] for key in ("miou", "pixel_accuracy", "ece")}
+        return result
+
+    def _step(self, batch: Mapping[str, Examples]) -> None:
+        """One optimizer step on this replica's share of the batch."""
+        train, pseudo = self._config.train, self._config.pseudo
+        weights = steps.LossWeights(
+            consistency=pseudo.weight * linear_ramp(self._optimizer.iterations, pseudo.ramp_steps),
+            classification=train.classification_weight,
+            attention=train.attention_weight,
+            decay=train.weight_decay,
+        )
+        labeled = labeled_batch(self._model, batch["labeled"])
+        with tf.GradientTape() as tape:
+            if train.mode == "supervised":
+                terms = steps.supervised_losses(self._model, labeled, weights, self._across_replicas)
+            else:
+                additional = additional_batch(self._model, batch["unlabeled"], self._config.data.cutout)
+                terms, branch = steps.pseudoseg_losses(
+                    self._model,
+                    labeled,
+                    additional,
+                    weakly=train.mode == "weakly",
+                    options=pseudo_label_options(self._config),
+                    weights=weights,
+                    across_replicas=self._across_replicas,
+                )
+        gradients = tape.gradient(terms["total"], self._variables)
+        # The shares of the replicas add up to the gradient of the global batch; the optimizer sums them.
+        self._optimizer.apply_gradients(
+            [
+                (gradient * multiplier, variable)
+                for gradient, multiplier, variable in zip(
+                    gradients, self._multipliers, self._variables, strict=True
+                )
+                if gradient is not None
+            ]
+        )
+        for name, metric in self._losses.items():
+            metric.update_state(terms[name])
+        if self._pseudo_metrics:
+            size = tf.shape(branch.decoder_logits)[1:3]
+            labels = tf.where(additional["valid"] > 0, batch["unlabeled"]["labels"], IGNORE_LABEL)
+            labels = resize_mask(labels, size)
+            self._pseudo_metrics["pseudo"].update(labels, branch.pseudo_label)
+            self._pseudo_metrics["decoder"].update(labels, tf.nn.softmax(branch.decoder_logits))
+            self._pseudo_metrics["sgc"].update(labels, tf.nn.softmax(branch.sgc_logits))
+
+
+def labeled_batch(model: PseudoSegModel, examples: Examples) -> steps.LabeledBatch:
+    """Normalizes the labeled stream of the pipeline for the step."""
+    images = model.normalize(tf.cast(examples["image"], tf.float32), examples["valid"])
+    return steps.LabeledBatch(image=images, labels=examples["labels"], valid=examples["valid"])
+
+
+def additional_batch(model: PseudoSegModel, examples: Examples, cutout: int) -> steps.AdditionalBatch:
+    """Makes both views of the additional stream: the strong one jittered and cut out, both normalized.
+
+    Image-level labels that are not given are read off the pixel labels of the cut-out crop, as in the reference.
+    """
+    images = tf.cast(examples["image"], tf.float32)
+    draws = color.StrongDraws(examples["jitter"], examples["order"], examples["cutout_center"])
+    strong, valid = color.strong_view(images, examples["valid"], draws, cutout)
+    seen = tf.where(valid > 0, examples["labels"], IGNORE_LABEL)
+    given = examples["image_labels"]
+    return steps.AdditionalBatch(
+        weak=model.normalize(images, examples["valid"]),
+        strong=model.normalize(strong, valid),
+        valid=valid,
+        image_labels=tf.where(given >= 0.0, given, losses.image_labels_of(seen, model.num_classes)),
+    )
+
+
+def pseudo_label_options(config: Config) -> steps.PseudoLabelOptions:
+    """The options of the step, by name from ``config.pseudo``."""
+    names = steps.PseudoLabelOptions._fields
+    return steps.PseudoLabelOptions(**{name: getattr(config.pseudo, name) for name in names})
+
+
+def _replica_sum(x: tf.Tensor) -> tf.Tensor:
+    replica = tf.distribute.get_replica_context()
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+
+def _next_multiple(step: int, every: int) -> int:
+    return (step // every + 1) * every
+
+
+def _steps_to_boundary(step: int, config: Config) -> int:
+    """Steps until the next console line, checkpoint, evaluation or end, so that none of them drifts on resume."""
+    train = config.train
+    intervals = (train.log_every, train.checkpoint_every, train.evaluate_every)
+    return min(train.steps, *(_next_multiple(step, every) for every in intervals)) - step
+
+
+class _ConsoleLine:
+    """Prints step, losses, rate and time left after each inner loop."""
+
+    def __init__(self, config: Config, step: tf.Variable, log: Log):
+        self._config = config
+        self._step = step
+        self._log = log
+        self._images = config.data.batch_labeled
+        if config.train.mode != "supervised":
+            self._images += config.data.batch_unlabeled
+        self._previous = (0, 0.0)
+
+    def __call__(self, output: Mapping[str, float]) -> None:
+        step, now = int(self._step), time.monotonic()
+        before, then = self._previous
+        self._previous = (step, now)
+        parts = [f"{name.removeprefix('loss/')} {output[name]:.4g}" for name in output if name.startswith("loss/")]
+        if "pseudo/pixel_accuracy" in output:
+            parts.append(f"pseudo-label accuracy {100 * output['pseudo/pixel_accuracy']:.1f}")
+        # The first loop includes compilation and has no beginning to measure from.
+        if then:
+            rate = (step - before) / (now - then)
+            left = int((self._config.train.steps - step) / rate)
+            parts.append(
+                f"{rate * self._images:.1f} images/s, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+            )
+        self._log(f"step {step}/{self._config.train.steps}  " + "  ".join(parts))
+
+
+class _History:
+    """Evaluations of a run, one JSON line each, without those past the step that the run continues from."""
+
+    def __init__(self, path: str, step: int):
+        self._path = path
+        self._entries: list[dict[str, Any]] = []
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                entries = [json.loads(line) for line in file if line.endswith("\n")]
+            self._entries = [entry for entry in entries if entry["step"] <= step]
+            self._write()
+
+    def add(self, entry: dict[str, Any]) -> None:
+        self._entries.append(entry)
+        self._write()
+
+    def last_and_best(self) -> dict[str, dict[str, Any]]:
+        return {"last": self._entries[-1], "best": max(self._entries, key=lambda entry: entry["miou"])}
+
+    def _write(self) -> None:
+        temporary = f"{self._path}.tmp"
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(entry) + "\n" for entry in self._entries)
+        os.replace(temporary, self._path)
+
+
+class _Panel:
+    """Pictures of the pseudo labels of the same few images at each time, as PNG and in TensorBoard."""
+
+    def __init__(self, config: Config, model: PseudoSegModel, sources: Sources, run_dir: str):
+        self._config = config
+        self._model = model
+        self._info: DatasetInfo = sources.info
+        self._directory = os.path.join(run_dir, "pictures")
+        data = dataclasses.replace(config.data, batch_labeled=1, batch_unlabeled=_PANEL_IMAGES)
+        batch = next(iter(pipeline.training_dataset(sources, data, config.train.mode, 0)))
+        self._examples = batch["unlabeled"]
+
+    def write(self, step: int, summaries: orbit.utils.SummaryManager) -> None:
+        additional = additional_batch(self._model, self._examples, self._config.data.cutout)
+        features = self._model.features(additional["weak"], training=False)
+        branch = steps.weak_branch(
+            self._model,
+            features,
+            features,
+            additional["valid"],
+            image_labels=additional["image_labels"] if self._config.train.mode == "weakly" else None,
+            options=pseudo_label_options(self._config),
+            training=False,
+        )
+        picture = visualize.pseudo_label_panel(
+            weak=self._examples["image"].numpy(),
+            strong=_pixels(additional["strong"]),
+            cam=branch.cam.numpy(),
+            sgc=branch.sgc_logits.numpy(),
+            decoder=branch.decoder_logits.numpy(),
+            pseudo=branch.pseudo_label.numpy(),
+            labels=self._examples["labels"].numpy(),
+            palette=self._info.palette,
+        )
+        os.makedirs(self._directory, exist_ok=True)
+        path = os.path.join(self._directory, f"step-{step:08d}.png")
+        Image.fromarray(picture).save(f"{path}.tmp", format="PNG")
+        os.replace(f"{path}.tmp", path)
+        with summaries.summary_writer().as_default():
+            tf.summary.image("pseudo_labels", picture[np.newaxis], step=step)
+
+
+def _pixels(normalized: tf.Tensor) -> np.ndarray:
+    """Normalized images back to uint8."""
+    return np.clip((normalized.numpy() + 1.0) * 127.5, 0, 255).astype(np.uint8)
