@@ -11,13 +11,13 @@ import tensorflow as tf
 
 from pseudoseg_tf import checkpoint as checkpoints
 from pseudoseg_tf import config_io
-from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.data import pipeline, sources
 from pseudoseg_tf.data.specs import DatasetInfo
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import read_json, write_json
 from pseudoseg_tf.inference import predict
 from pseudoseg_tf.metrics import SegmentationMetrics
+from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.progress import Progress
 
 
@@ -31,7 +31,7 @@ class Evaluator(orbit.StandardEvaluator):
 
     def __init__(
         self,
-        model: tf_keras.Model,
+        model: PseudoSegModel,
         dataset: tf.data.Dataset,
         info: DatasetInfo,
         images: int,

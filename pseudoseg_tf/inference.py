@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.data.geometry import padded_size
+from pseudoseg_tf.nn.layers import resize_align_corners
+from pseudoseg_tf.nn.model import PseudoSegModel
 
 
 def predict(
-    model: tf_keras.Model,
+    model: PseudoSegModel,
     images: tf.Tensor,
     minimum: tuple[int, int],
     sizes: tf.Tensor | None = None,
@@ -21,7 +22,7 @@ def predict(
     aligned corners) before the softmax, as in the reference, and the padding is cut off again.
 
     Args:
-      model: a ``PseudoSegModel``: ``normalize(images, valid)``, then ``model(images, training=False)``.
+      model: called in inference mode.
       images: uint8 [B, H, W, 3].
       minimum: smallest canvas (height, width); ``data.eval_size``.
       sizes: int32 [B, 2]: height and width of each image where ``images`` already holds padding. None: the
@@ -36,17 +37,14 @@ def predict(
         for static, dynamic in zip(images.shape[1:3], tf.unstack(tf.shape(images)[1:3]), strict=True)
     )
     canvas = padded_size(height, minimum[0]), padded_size(width, minimum[1])
-    border = [[0, 0], [0, canvas[0] - height], [0, canvas[1] - width]]
+    border = [[0, 0], [0, canvas[0] - height], [0, canvas[1] - width], [0, 0]]
     if sizes is None:
         sizes = tf.tile([[height, width]], [tf.shape(images)[0], 1])
-    valid = tf.cast(
-        tf.sequence_mask(sizes[:, 0], canvas[0])[:, :, None]
-        & tf.sequence_mask(sizes[:, 1], canvas[1])[:, None, :],
-        tf.float32,
-    )
-    padded = tf.pad(tf.cast(images, tf.float32), [*border, [0, 0]])
-    logits = tf.cast(model(model.normalize(padded, valid), training=False), tf.float32)
-    logits = tf.compat.v1.image.resize_bilinear(logits, canvas, align_corners=True)
+    rows = tf.sequence_mask(sizes[:, 0], canvas[0])
+    columns = tf.sequence_mask(sizes[:, 1], canvas[1])
+    valid = rows[:, :, tf.newaxis] & columns[:, tf.newaxis]
+    padded = tf.pad(tf.cast(images, tf.float32), border)
+    logits = resize_align_corners(model(model.normalize(padded, valid), training=False), canvas)
     probabilities = tf.nn.softmax(logits[:, :height, :width])
     labels = tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
     return labels, probabilities

@@ -32,7 +32,7 @@ class TinyModel(tf_keras.Model):
         self.never = self.add_weight("never", [1], initializer=tf_keras.initializers.Constant(-1e4))
 
     def normalize(self, images: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-        return (images * (2 / 255) - 1) * valid[..., None]
+        return (images * (2 / 255) - 1) * tf.cast(valid, tf.float32)[..., None]
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         logits = self.convolution(images)
@@ -50,7 +50,7 @@ def examples() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def batches(canvas: int) -> tf.data.Dataset:
-    """Batches as `evaluation_dataset` makes them: one canvas and up to 2 images, or each image padded by itself."""
+    """As `evaluation_dataset` makes them: up to 2 images on one canvas, or each image on its own."""
 
     def generate() -> Iterator[dict[str, np.ndarray]]:
         for image, labels in examples():

@@ -22,7 +22,7 @@ class TinyModel(tf_keras.Model):
         self.seen: list[tf.Tensor] = []
 
     def normalize(self, images: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-        return (images * (2 / 255) - 1) * valid[..., None]
+        return (images * (2 / 255) - 1) * tf.cast(valid, tf.float32)[..., None]
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         assert not training

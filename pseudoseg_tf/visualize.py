@@ -1,0 +1,187 @@
+"""Pictures of labels: colors, overlays, and the panel that shows how a pseudo label came about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo
+
+Palette = Sequence[Sequence[int]]
+UInt8 = npt.NDArray[np.uint8]
+Scores = npt.NDArray[np.floating]
+
+# What VOC's own pictures show where there is no label.
+_IGNORE_COLOR = (224, 224, 192)
+_GAP = 4
+_FONT_SIZE = 13
+_LINE = 20
+
+
+def colorize(labels: UInt8, palette: Palette) -> UInt8:
+    """Colors class ids.
+
+    Args:
+      labels: uint8 [...]; ids without a color, such as 255 (ignore), become a pale yellow.
+      palette: (red, green, blue) of each class.
+
+    Returns:
+      uint8 [..., 3].
+    """
+    return _color_table(palette)[labels]
+
+
+def overlay(image: UInt8, labels: UInt8, palette: Palette, alpha: float = 0.5) -> UInt8:
+    """Tints an image with the colors of its labels; background (0) and ignored pixels stay as they are.
+
+    Args:
+      image: uint8 [..., H, W, 3].
+      labels: uint8 [..., H, W].
+      palette: (red, green, blue) of each class.
+      alpha: share of the color, in [0, 1].
+
+    Returns:
+      uint8 of the image's shape.
+    """
+    tinted = np.rint((1 - alpha) * image + alpha * colorize(labels, palette)).astype(np.uint8)
+    return np.where(((labels > 0) & (labels != IGNORE_LABEL))[..., None], tinted, image)
+
+
+def save_palette_png(path: str | os.PathLike[str], labels: UInt8, palette: Palette) -> None:
+    """Writes class ids as a PNG of mode P: viewers show the colors, readers get the ids.
+
+    Args:
+      path: file to write; it is replaced as a whole or not at all.
+      labels: uint8 [H, W].
+      palette: (red, green, blue) of each class.
+    """
+    picture = Image.fromarray(labels)
+    picture.putpalette(_color_table(palette).tobytes())
+    _save(picture, Path(path))
+
+
+def save_image(path: str | os.PathLike[str], image: UInt8) -> None:
+    """Writes uint8 [H, W, 3] as PNG or JPEG, as the name says; replaces the file as a whole or not at all."""
+    _save(Image.fromarray(image), Path(path))
+
+
+def pseudo_label_panel(
+    *,
+    weak: UInt8,
+    strong: UInt8,
+    cam: Scores,
+    sgc: Scores,
+    decoder: Scores,
+    pseudo: Scores,
+    labels: UInt8,
+    info: DatasetInfo,
+    examples: int = 4,
+    tile: int = 192,
+) -> UInt8:
+    """Draws how pseudo labels came about: one row an example, one titled column a stage, and the classes.
+
+    Args:
+      weak: uint8 [B, H, W, 3], the weak view.
+      strong: uint8 [B, H, W, 3], the strong view.
+      cam: [B, h, w, C-1] in [0, 1], Grad-CAM; its largest score over the classes is shown as heat.
+      sgc: [B, h, w, C], scores after self-attention.
+      decoder: [B, h, w, C], scores of the decoder.
+      pseudo: [B, h, w, C], the pseudo label, soft or hard.
+      labels: uint8 [B, H, W], the true labels, 255 where they are not known.
+      info: the classes.
+      examples: rows at most; the first of the batch.
+      tile: longer side of each picture in pixels.
+
+    Returns:
+      uint8 [rows, columns, 3].
+    """
+    ids = {
+        "SGC": _best(sgc[:examples]),
+        "decoder": _best(decoder[:examples]),
+        "pseudo label": _best(pseudo[:examples]),
+        "ground truth": labels[:examples],
+    }
+    columns = {
+        "weak view": weak[:examples],
+        "strong view": strong[:examples],
+        "Grad-CAM": _heat(cam[:examples].max(axis=-1)),
+        **{title: colorize(each, info.palette) for title, each in ids.items()},
+    }
+
+    shape = np.array(weak.shape[1:3])
+    height, width = (int(side) for side in np.maximum(1, np.rint(shape * tile / shape.max())))
+    left = [_GAP + column * (width + _GAP) for column in range(len(columns))]
+    top = [_LINE + row * (height + _GAP) for row in range(len(weak[:examples]))]
+    canvas_width = left[-1] + width + _GAP
+    legend = _legend(np.unique(np.concatenate([each.ravel() for each in ids.values()])), info)
+    places, bottom = _flow(legend, canvas_width, top[-1] + height + _GAP)
+
+    panel = Image.new("RGB", (canvas_width, bottom), "white")
+    draw = ImageDraw.Draw(panel)
+    for x, (title, pictures) in zip(left, columns.items(), strict=True):
+        draw.text((x + width / 2, _LINE / 2), title, "black", _font(), anchor="mm")
+        # Maps keep their cells visible; photographs are resampled.
+        filtering = Image.Resampling.BILINEAR if title.endswith("view") else Image.Resampling.NEAREST
+        for y, picture in zip(top, pictures, strict=True):
+            panel.paste(Image.fromarray(picture).resize((width, height), filtering), (x, y))
+    for (name, color), (x, y) in zip(legend, places, strict=True):
+        draw.rectangle((x, y + 4, x + 11, y + 15), fill=color, outline="gray")
+        draw.text((x + 17, y + _LINE / 2), name, "black", _font(), anchor="lm")
+    return np.asarray(panel)
+
+
+def _color_table(palette: Palette) -> UInt8:
+    """uint8 [256, 3]: the color of every id."""
+    table = np.full((256, 3), _IGNORE_COLOR, np.uint8)
+    table[: len(palette)] = palette
+    return table
+
+
+def _best(scores: Scores) -> UInt8:
+    return scores.argmax(axis=-1).astype(np.uint8)
+
+
+def _heat(values: Scores) -> UInt8:
+    """Colors [0, 1] from black over red and yellow to white; float [...] to uint8 [..., 3]."""
+    channels = [np.clip(3 * values - offset, 0, 1) for offset in range(3)]
+    return np.rint(255 * np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(_FONT_SIZE)
+
+
+def _legend(ids: UInt8, info: DatasetInfo) -> list[tuple[str, tuple[int, int, int]]]:
+    """Name and color of each class id that occurs."""
+    known = [(info.class_names[index], info.palette[index]) for index in ids if index < info.num_classes]
+    return known + ([("not labeled", _IGNORE_COLOR)] if IGNORE_LABEL in ids else [])
+
+
+def _flow(
+    legend: list[tuple[str, tuple[int, int, int]]], width: int, top: int
+) -> tuple[list[tuple[int, int]], int]:
+    """Places legend entries line by line from ``top``; returns their corners and where the last line ends."""
+    places = []
+    x = _GAP
+    for name, _ in legend:
+        needed = 17 + round(_font().getlength(name)) + 14
+        if x > _GAP and x + needed > width:
+            x, top = _GAP, top + _LINE
+        places.append((x, top))
+        x += needed
+    return places, top + _LINE
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        # Pillow ignores the options that a format does not have.
+        picture.save(temporary, quality=92)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
