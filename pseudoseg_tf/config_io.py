@@ -117,10 +117,13 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     only_mobilenet = model.width_multiplier == 1 or model.backbone == "mobilenet_v1"
     yield "model.width_multiplier", only_mobilenet, f"1 with model.backbone={model.backbone}"
     yield "model.aspp_keep_prob", 0 < model.aspp_keep_prob <= 1, "greater than 0 and at most 1"
+    yield "model.batch_norm_decay", 0 <= model.batch_norm_decay < 1, "0 or greater, and less than 1"
 
     weights = config.init.weights
     known = weights in ("", "imagenet") or weights.endswith((".npz", ".h5"))
     yield "init.weights", known, "empty, imagenet, or a file that ends in .npz or .h5"
+    only_mobilenet = not weights or model.backbone == "mobilenet_v1"
+    yield "init.weights", only_mobilenet, f"empty with model.backbone={model.backbone}"
 
     yield from _source_rules(config)
     yield "data.crop_size", all(_fits_stride(size) for size in data.crop_size), _allowed_sizes(data.crop_size)
@@ -190,16 +193,15 @@ def _allowed_sizes(sizes: tuple[int, int]) -> str:
     return f"16k+1 with k of 1 or more, such as {near}"
 
 
-def save(run_dir: str | os.PathLike[str], preset: str, config: Config) -> None:
-    """Writes ``run_dir/config.json``: the preset's name, every key, and the versions that made the run.
+def check_run_dir(run_dir: str | os.PathLike[str], config: Config) -> bool:
+    """Returns whether ``run_dir`` holds a run that ``config`` continues; False: a new run can start there.
 
-    A directory that holds a run already is accepted when the configuration is the same, apart from the keys
-    that may change when a run goes on: runtime.*, train.keep, train.log_every and train.pictures_every.
+    A run goes on under the same configuration, apart from runtime.*, train.keep, train.log_every and
+    train.pictures_every.
 
     Raises:
-      UserError: if the configuration is invalid, or the directory belongs to another one.
+      UserError: if the directory holds a run of another configuration.
     """
-    validate(config)
     run_dir = Path(run_dir)
     if (run_dir / "config.json").exists():
         before, now = flatten(load(run_dir)), flatten(config)
@@ -213,11 +215,26 @@ def save(run_dir: str | os.PathLike[str], preset: str, config: Config) -> None:
                 f"{run_dir}: holds a run of another configuration ({shown}{more}); "
                 "take another run directory, or the same values to continue"
             )
-    elif (run_dir / "checkpoints").exists():
+        return True
+    if (run_dir / "checkpoints").exists():
         raise UserError(f"{run_dir}: holds checkpoints but no config.json; take another run directory")
-    write_json(
-        run_dir / "config.json", {"preset": preset, "config": to_dict(config), "versions": _versions()}
-    )
+    return False
+
+
+def save(run_dir: str | os.PathLike[str], preset: str, config: Config) -> None:
+    """Writes ``run_dir/config.json``: the preset's name, every key, and the versions that made the run.
+
+    Args:
+      preset: "" keeps the name that a continued run was started with.
+
+    Raises:
+      UserError: if the configuration is invalid, or the directory belongs to another one (check_run_dir).
+    """
+    validate(config)
+    path = Path(run_dir) / "config.json"
+    if check_run_dir(run_dir, config) and not preset:
+        preset = read_json(path).get("preset", "")
+    write_json(path, {"preset": preset, "config": to_dict(config), "versions": _versions()})
 
 
 def load(run_dir: str | os.PathLike[str]) -> Config:

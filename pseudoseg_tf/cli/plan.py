@@ -1,0 +1,84 @@
+"""What a training run will do and cost, in words: the output of ``pseudoseg-train --dry_run``."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import textwrap
+from pathlib import Path
+
+from pseudoseg_tf.config import Config
+from pseudoseg_tf.config_io import as_text, to_dict
+from pseudoseg_tf.data.sources import open_sources
+from pseudoseg_tf.data.specs import Source
+from pseudoseg_tf.nn.model import build_model
+
+
+def plan(config: Config, run_dir: str, continues: bool) -> str:
+    """Opens the data, builds the network and describes the run. Writes nothing into ``run_dir``.
+
+    Args:
+      continues: whether ``run_dir`` holds this run already.
+
+    Raises:
+      UserError: if the data cannot be used.
+    """
+    data, train = config.data, config.train
+    sources = open_sources(data, train.mode)
+    info = sources.info
+    model = build_model(info.num_classes, **dataclasses.asdict(config.model))
+    # A checkpoint holds every variable, and a momentum for each that is trained.
+    megabytes = 4e-6 * sum(v.shape.num_elements() for v in [*model.variables, *model.trainable_variables])
+
+    passes = _passes(config)
+    cost = sum(images * each for images, _, each in passes)
+    height, width = data.crop_size
+
+    paragraphs = [
+        f"{group}: " + " ".join(f"{name}={as_text(value)}" for name, value in values.items())
+        for group, values in to_dict(config).items()
+    ]
+    paragraphs += [
+        "",
+        f"run directory: {run_dir} ({'continues the run in it' if continues else 'new'})",
+        f"classes: {info.num_classes} ({', '.join(info.class_names)})",
+        f"labeled: {_stream(sources.labeled, data.batch_labeled, train.steps)}",
+    ]
+    if sources.unlabeled is not None:
+        paragraphs.append(f"unlabeled: {_stream(sources.unlabeled, data.batch_unlabeled, train.steps)}")
+    paragraphs += [
+        f"val: {len(sources.val)} images, scored {-(-train.steps // train.evaluate_every)} times",
+        *(f"note: {note}" for note in sources.notes),
+        f"model: {config.model.backbone}, {model.count_params() / 1e6:.2f} million parameters",
+        f"step: {'; '.join(f'{images} x {what}' for images, what, _ in passes)}",
+        f"steps: {train.steps}, each worth {cost} forward passes of {height}x{width} pixels "
+        "(a backward pass counts as two)",
+        f"checkpoints: every {train.checkpoint_every} steps; {train.keep} last and 1 best, {megabytes:.0f} MB "
+        f"each; {_free_bytes(run_dir) / 1e9:.0f} GB free",
+    ]
+    return "\n".join(textwrap.fill(text, 110, subsequent_indent="  ") for text in paragraphs)
+
+
+def _stream(source: Source, batch: int, steps: int) -> str:
+    masks = "with masks" if source.has_masks else "not all with masks"
+    return f"{len(source)} images, {masks}; {batch} a step, {steps * batch / len(source):.1f} epochs"
+
+
+def _passes(config: Config) -> list[tuple[int, str, int]]:
+    """Returns (images, what is done with each, its cost in forward passes) of a step, as in ``steps.py``."""
+    labeled, additional = config.data.batch_labeled, config.data.batch_unlabeled
+    passes = [(labeled, "labeled forward and backward", 3)]
+    if config.train.mode == "supervised":
+        return passes
+    if config.train.mode == "weakly":
+        passes.append((additional, "weak view forward, backward from its image labels", 3))
+    else:
+        passes.append((additional, "weak view forward", 1))
+    if not config.pseudo.share_weak_pass and config.model.fine_tune_batch_norm:
+        passes.append((additional, "weak view forward for Grad-CAM", 1))
+    return [*passes, (additional, "strong view forward and backward", 3)]
+
+
+def _free_bytes(run_dir: str) -> int:
+    path = Path(run_dir).absolute()
+    return shutil.disk_usage(next(parent for parent in [path, *path.parents] if parent.exists())).free
