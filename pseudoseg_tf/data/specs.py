@@ -18,10 +18,10 @@ def voc_palette(num_colors: int) -> tuple[tuple[int, int, int], ...]:
     """Returns the first colors of the PASCAL VOC color map, which spreads any number of ids over RGB.
 
     Args:
-        num_colors: how many ids to color, 1 to 256.
+      num_colors: how many ids to color, 1 to 256.
 
     Returns:
-        One (red, green, blue) per id, 0 to 255 each; id 0 is black.
+      One (red, green, blue) per id, 0 to 255 each; id 0 is black.
     """
     # Bits 0, 1, 2 of the id become the top bits of red, green, blue, bits 3, 4, 5 the next ones, and so on.
     palette = []
@@ -41,9 +41,9 @@ class DatasetInfo:
     """The classes of a data set; class 0 is the background.
 
     Attributes:
-        class_names: one name per class id, in order of the ids.
-        palette: one (red, green, blue), 0 to 255, per class id, for pictures.
-        name: what the data set is called in logs and file names.
+      class_names: one name per class id, in order of the ids.
+      palette: one (red, green, blue), 0 to 255, per class id, for pictures.
+      name: what the data set is called in logs and file names.
     """
 
     class_names: tuple[str, ...]
@@ -72,7 +72,7 @@ class DatasetInfo:
         """Returns the info that `to_json` wrote.
 
         Raises:
-            UserError: a key is missing or its value has another form.
+          UserError: a key is missing or its value has another form.
         """
         try:
             return cls(
@@ -92,11 +92,11 @@ class Record:
     """One example as stored, nothing decoded.
 
     Attributes:
-        id: unique within its source; relative to the image folder, without file extension.
-        image: JPEG or PNG file content.
-        mask: PNG file content holding class ids; None for an image without pixel labels.
-        image_labels: float32 [num_classes - 1], 1 where the class (without background) is in the image,
-            else 0; None where image-level labels are not given.
+      id: unique within its source; relative to the image folder, without file extension.
+      image: JPEG or PNG file content.
+      mask: PNG file content holding class ids; None for an image without pixel labels.
+      image_labels: float32 [num_classes - 1], 1 where the class (without background) is in the image,
+        else 0; None where image-level labels are not given.
     """
 
     id: str
@@ -127,5 +127,5 @@ class Source(Protocol):
         """Returns record `index`, 0 <= index < len(self).
 
         Raises:
-            UserError: the files changed since the source was opened.
+          UserError: the files changed since the source was opened.
         """

@@ -1,0 +1,210 @@
+"""Encoded images and masks to arrays. What cannot be right is refused by name, never trained on."""
+
+from __future__ import annotations
+
+import io
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
+
+from pseudoseg_tf.data.specs import IGNORE_LABEL, Record
+from pseudoseg_tf.errors import UserError
+
+# Far above any photograph; stops a small file that claims to be a huge picture before memory is taken.
+MAX_PIXELS = 1 << 26
+
+_JPEG_MAGIC = b"\xff\xd8\xff"
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+# A PNG file's bit depth and color type stand at fixed places of its header; color type 0 is grey.
+_PNG_DEPTH, _PNG_COLOR_TYPE = 24, 25
+
+_EXIF_ORIENTATION = 0x0112
+# What undoes each orientation a camera writes; 1 is upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Decodes a JPEG or PNG file to RGB, upright.
+
+    Grey, palette and CMYK pictures become RGB, of 16-bit values the high byte stays, alpha is dropped.
+
+    Args:
+      data: the file's content.
+      name: what error messages call it.
+
+    Returns:
+      uint8 [height, width, 3].
+
+    Raises:
+      UserError: not a JPEG or PNG file, more than MAX_PIXELS pixels, or damaged.
+    """
+    image = _open(io.BytesIO(data), f"image {name}")
+    try:
+        turn = _UPRIGHT.get(_orientation(image))
+        # Only alpha would need it, and converting a palette that has it makes Pillow warn.
+        image.info.pop("transparency", None)
+        if image.mode.startswith("I"):
+            pixels = np.asarray(image) >> 8
+            upright: Image.Image = Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+        else:
+            upright = image.convert("RGB")
+        return np.asarray(upright if turn is None else upright.transpose(turn))
+    except Exception as error:  # Pillow raises many types for damaged content.
+        raise _damaged(f"image {name}", error) from error
+
+
+def decode_mask(data: bytes, name: str, num_classes: int) -> np.ndarray:
+    """Decodes a PNG mask to class ids: the stored palette indices or grey levels, never colors.
+
+    Args:
+      data: the file's content.
+      name: what error messages call it.
+      num_classes: number of classes, background included.
+
+    Returns:
+      uint8 [height, width] of ids below num_classes and IGNORE_LABEL.
+
+    Raises:
+      UserError: not a PNG file of one 8-bit (or narrower) value per pixel, more than MAX_PIXELS pixels,
+        damaged, or it holds other values; with two classes also a mask of 0 and 255 alone, which is a
+        black-and-white picture of an object, not a background with ignored pixels.
+    """
+    image = _open(io.BytesIO(data), f"mask {name}")
+    if not isinstance(image, PngImagePlugin.PngImageFile):
+        raise UserError(f"mask {name}: a JPEG file, whose compression changes class ids; save masks as PNG")
+    if image.mode not in ("1", "L", "P"):
+        raise UserError(
+            f"mask {name}: stored as {_describe_mode(image.mode)}; a mask holds one class id per pixel: save "
+            "it as an 8-bit grey or palette PNG whose pixel values are class ids"
+        )
+    try:
+        labels = np.asarray(image, np.uint8)
+    except Exception as error:  # Pillow raises many types for damaged content.
+        raise _damaged(f"mask {name}", error) from error
+    depth = data[_PNG_DEPTH]
+    if data[_PNG_COLOR_TYPE] == 0 and depth in (2, 4):
+        # Pillow stretches these grey levels to 0..255; the ids are the levels as stored.
+        labels = labels // (255 // (2**depth - 1))
+    _check_values(labels, name, num_classes)
+    return labels
+
+
+def decode_record(record: Record, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes a record's image and mask.
+
+    Returns:
+      image uint8 [height, width, 3] and labels uint8 [height, width], all IGNORE_LABEL without a mask.
+
+    Raises:
+      UserError: as `decode_image` and `decode_mask`, or image and mask differ in size.
+    """
+    image = decode_image(record.image, record.id)
+    if record.mask is None:
+        return image, np.full(image.shape[:2], IGNORE_LABEL, np.uint8)
+    labels = decode_mask(record.mask, record.id, num_classes)
+    if image.shape[:2] != labels.shape:
+        raise _sizes_differ(f"image {record.id}", image.shape[:2], f"mask {record.id}", labels.shape)
+    return image, labels
+
+
+def check_sizes(image: BinaryIO, image_name: str, mask: BinaryIO, mask_name: str) -> None:
+    """Compares the sizes of an image and its mask by their headers; decodes nothing.
+
+    Args:
+      image: JPEG or PNG file, open for reading at its start.
+      image_name: what error messages call it.
+      mask: PNG file, open for reading at its start.
+      mask_name: what error messages call it.
+
+    Raises:
+      UserError: the sizes differ, or a file is not JPEG or PNG, damaged or too large.
+    """
+    opened = _open(image, image_name)
+    width, height = opened.size
+    rotated = _orientation(opened) >= 5
+    image_size = (width, height) if rotated else (height, width)
+    width, height = _open(mask, mask_name).size
+    if image_size != (height, width):
+        hint = " after the rotation its EXIF data asks for" if rotated else ""
+        raise _sizes_differ(image_name, image_size, mask_name, (height, width), hint)
+
+
+def _open(file: BinaryIO, name: str) -> ImageFile.ImageFile:
+    """Reads the header only."""
+    magic = file.read(len(_PNG_MAGIC))
+    file.seek(0)
+    try:
+        # Image.open would try further formats, and warn of large pictures on its own terms.
+        if magic.startswith(_JPEG_MAGIC):
+            image: ImageFile.ImageFile = JpegImagePlugin.JpegImageFile(file)
+        elif magic == _PNG_MAGIC:
+            image = PngImagePlugin.PngImageFile(file)
+        else:
+            raise UserError(f"{name}: neither a JPEG nor a PNG file; convert it to one of them")
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises many types for damaged content.
+        raise _damaged(name, error) from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UserError(
+            f"{name}: {width}x{height} pixels (width x height), at most {MAX_PIXELS:,} in all are read; "
+            "cut or shrink it"
+        )
+    return image
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    # Asked for the EXIF data of a PNG file without any in its header, Pillow would decode the whole file.
+    if "exif" not in image.info:
+        return 1
+    try:
+        orientation = int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # Damaged EXIF data does not make a picture unusable.
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _check_values(labels: np.ndarray, name: str, num_classes: int) -> None:
+    ignored = labels == IGNORE_LABEL
+    if ((labels >= num_classes) & ~ignored).any():
+        seen = np.unique(labels)
+        shown = ", ".join(map(str, seen[:12])) + (", ..." if len(seen) > 12 else "")
+        raise UserError(
+            f"mask {name}: pixel values {shown}; allowed are the class ids 0 to {num_classes - 1} and "
+            f"{IGNORE_LABEL} (ignored): save class ids as pixel values, or name all classes"
+        )
+    if num_classes == 2 and ignored.any() and (labels == 0).any() and not (labels == 1).any():
+        raise UserError(
+            f"mask {name}: pixel values 0 and {IGNORE_LABEL} alone, where {IGNORE_LABEL} means ignored: "
+            "save the object as 1, not as white"
+        )
+
+
+def _describe_mode(mode: str) -> str:
+    kinds = {"RGB": "a color picture", "RGBA": "a color picture with alpha", "LA": "grey with alpha"}
+    return kinds.get(mode, "16-bit values" if mode.startswith("I") else f"mode {mode}")
+
+
+def _damaged(name: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{name}: damaged ({reason}); replace the file")
+
+
+def _sizes_differ(
+    image_name: str, image_size: tuple[int, ...], mask_name: str, mask_size: tuple[int, ...], hint: str = ""
+) -> UserError:
+    return UserError(
+        f"{image_name} is {image_size[1]}x{image_size[0]} pixels (width x height){hint}, but {mask_name} is "
+        f"{mask_size[1]}x{mask_size[0]}; they must be equal"
+    )

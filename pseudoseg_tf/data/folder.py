@@ -1,0 +1,177 @@
+"""Records from a folder of images, a folder of masks and a list of ids."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pseudoseg_tf.data.decode import check_sizes
+from pseudoseg_tf.data.specs import DatasetInfo, Record
+from pseudoseg_tf.data.splits import read_ids
+from pseudoseg_tf.data.text import canonical_id, nearest_hint
+from pseudoseg_tf.errors import UserError
+
+
+class Folder:
+    """Finds the files of a folder tree by id. Each directory is listed once, when first asked for."""
+
+    def __init__(self, root: str, suffixes: tuple[str, ...], key: str) -> None:
+        """Takes the folder, the file name endings that count (any case), and the key that names it.
+
+        Raises:
+          UserError: there is no such folder.
+        """
+        if not os.path.isdir(root):
+            raise UserError(f"{key}: {root or '(empty)'} is not a folder; give the path of one")
+        self.root = root
+        self.suffixes = suffixes
+        self.key = key
+        self._listings: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, record_id: str) -> str | None:
+        """Returns the path of the one file of an id, with or without file name ending, or None.
+
+        Raises:
+          UserError: several files fit an id without ending.
+        """
+        parent, name = posixpath.split(posixpath.normpath(record_id))
+        listing = self._list(parent)
+        complete = name in listing.get(posixpath.splitext(name)[0], ())
+        found = [name] if complete else listing.get(name, [])
+        if len(found) > 1:
+            raise UserError(
+                f"{self.key}: {os.path.join(self.root, parent)} holds {' and '.join(sorted(found))} for the "
+                f"id {record_id!r}; write the file name with its ending in the list, or rename one"
+            )
+        return os.path.join(self.root, parent, found[0]) if found else None
+
+    def nearest(self, record_id: str) -> str:
+        """Returns a hint that names the id in the same directory nearest to a mistaken one, or ""."""
+        parent = posixpath.dirname(posixpath.normpath(record_id))
+        known = [posixpath.join(parent, stem) for stem in self._list(parent)]
+        return nearest_hint(canonical_id(record_id), known)
+
+    def _list(self, parent: str) -> dict[str, list[str]]:
+        """File names by stem, of one directory below the root; empty where there is none."""
+        if parent not in self._listings:
+            listing: dict[str, list[str]] = {}
+            directory = os.path.join(self.root, parent)
+            try:
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        stem, suffix = posixpath.splitext(entry.name)
+                        if suffix.lower() in self.suffixes and entry.is_file():
+                            listing.setdefault(stem, []).append(entry.name)
+            except (FileNotFoundError, NotADirectoryError):
+                pass  # The caller reports the id.
+            except OSError as error:
+                raise UserError(f"{self.key}: {directory} cannot be listed ({error.strerror})") from error
+            self._listings[parent] = listing
+        return self._listings[parent]
+
+
+class FolderSource:
+    """The records of a list of ids.
+
+    Making the source finds all files and compares the header sizes of images and masks; the files of a record
+    are read when it is asked for.
+
+    Attributes:
+      info: the classes.
+      ids: canonical ids, in the order of the list.
+      has_masks: whether every record carries a mask.
+    """
+
+    def __init__(
+        self,
+        info: DatasetInfo,
+        images: Folder,
+        masks: Folder,
+        path: str,
+        key: str,
+        *,
+        need_masks: bool,
+        image_labels: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Reads the list and finds the files.
+
+        Args:
+          info: the classes.
+          images: where the images are.
+          masks: where the masks are, one PNG file of the same stem per image.
+          path: list file, see `splits.read_ids`.
+          key: the configuration key that names the list, for error messages.
+          need_masks: whether an id without a mask is an error.
+          image_labels: multi-hot image-level labels by canonical id; ids without an entry have none.
+
+        Raises:
+          UserError: the list is at fault; an id has no image, or several; or it needs a mask and has none, or
+            one of another size.
+        """
+        ids = read_ids(path, key)
+        where = f"{key}: {path}"
+        self.info = info
+        self.ids = tuple(canonical_id(record_id) for record_id in ids)
+        self._images = _find_all(images, ids, "image", where)
+        self._masks: Sequence[str | None]
+        if need_masks:
+            self._masks = _find_all(masks, self.ids, "mask", where)
+        else:
+            self._masks = [masks.find(record_id) for record_id in self.ids]
+        self.has_masks = None not in self._masks
+        self._image_labels = image_labels or {}
+        if need_masks:
+            self._check_sizes()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, index: int) -> Record:
+        """Returns record `index`.
+
+        Raises:
+          UserError: a file cannot be read any more.
+        """
+        record_id, mask = self.ids[index], self._masks[index]
+        return Record(
+            id=record_id,
+            image=_read(self._images[index]),
+            mask=None if mask is None else _read(mask),
+            image_labels=self._image_labels.get(record_id),
+        )
+
+    def _check_sizes(self) -> None:
+        for image, mask in zip(self._images, self._masks, strict=True):
+            if mask is not None:
+                try:
+                    with open(image, "rb") as image_file, open(mask, "rb") as mask_file:
+                        check_sizes(image_file, image, mask_file, mask)
+                except OSError as error:
+                    raise _unreadable(error) from error
+
+
+def _find_all(folder: Folder, ids: Sequence[str], what: str, where: str) -> list[str]:
+    found = [folder.find(record_id) for record_id in ids]
+    missing = [record_id for record_id, path in zip(ids, found, strict=True) if path is None]
+    if missing:
+        raise UserError(
+            f"{where}: {len(missing)} of {len(ids)} ids have no {what} ({', '.join(folder.suffixes)}) in "
+            f"{folder.key} {folder.root}, first {missing[0]!r}{folder.nearest(missing[0])}; "
+            f"add the {what} or take the id off the list (a line holds one id and nothing else)"
+        )
+    return [path for path in found if path is not None]
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> UserError:
+    return UserError(f"{error.filename}: cannot be read ({error.strerror}); it was there when listed")

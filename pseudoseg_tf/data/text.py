@@ -1,0 +1,125 @@
+"""The text files people write about a data set: class names, image-level labels, and how ids are spelled."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+import posixpath
+from collections.abc import Collection
+
+import numpy as np
+
+from pseudoseg_tf.data.specs import IGNORE_LABEL
+from pseudoseg_tf.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def canonical_id(text: str) -> str:
+    """Returns an id as sources spell it: no image extension, no "./" or doubled slash."""
+    stem, suffix = posixpath.splitext(posixpath.normpath(text))
+    return stem if suffix.lower() in IMAGE_SUFFIXES else stem + suffix
+
+
+def read_lines(path: str | os.PathLike[str], key: str) -> list[str]:
+    """Reads a text file; a byte-order mark and Windows line ends are fine.
+
+    Args:
+      path: the file.
+      key: the configuration key that names it, for error messages.
+
+    Returns:
+      Its lines without surrounding white space, blank lines included as "".
+
+    Raises:
+      UserError: the path is empty, cannot be read, or the file is not UTF-8 text.
+    """
+    if not os.fspath(path):
+        raise UserError(f"{key} is empty; it must name a text file")
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
+    except OSError as error:
+        raise UserError(f"{key}: {path} cannot be read ({error.strerror}); give a text file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{key}: {path} is not UTF-8 text; give a text file") from error
+    if "\0" in text:
+        raise UserError(f"{key}: {path} holds NUL characters; give a text file in UTF-8")
+    return [line.strip() for line in text.split("\n")]
+
+
+def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Reads class names, one a line: line k, counted from 0, names class id k, and line 0 the background.
+
+    Raises:
+      UserError: the file cannot be read, a name is repeated, a blank line stands between names (the ids would
+        be in doubt), or there are fewer than 2 or more than 255 names.
+    """
+    lines = read_lines(path, "data.classes")
+    while lines and not lines[-1]:
+        lines.pop()
+    first_line: dict[str, int] = {}
+    for number, name in enumerate(lines, 1):
+        if not name:
+            raise UserError(
+                f"data.classes: {path} line {number} is blank, so the ids of the names below are in doubt; "
+                "remove it or name the class"
+            )
+        if name in first_line:
+            raise UserError(
+                f"data.classes: {path} names {name!r} in lines {first_line[name]} and {number}; "
+                "each class needs a name of its own"
+            )
+        first_line[name] = number
+    if not 2 <= len(lines) <= IGNORE_LABEL:
+        raise UserError(
+            f"data.classes: {path} holds {len(lines)} names; it needs 2 to {IGNORE_LABEL}, one a line, "
+            "the background first"
+        )
+    return tuple(lines)
+
+
+def read_image_labels(path: str | os.PathLike[str], class_names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Reads image-level labels from a CSV file of rows `id,name,name,...`, without a header row.
+
+    A row may name no class: the image then shows the background only.
+
+    Returns:
+      By canonical id, float32 [len(class_names) - 1]: 1 for the classes named, background left out.
+
+    Raises:
+      UserError: the file cannot be read, a row has no id or that of an earlier row, or an unknown class.
+    """
+    labels: dict[str, np.ndarray] = {}
+    foreground = class_names[1:]
+    # Lines are parsed one by one, so that a stray quote spoils one row and not the rest of the file.
+    for number, line in enumerate(read_lines(path, "data.image_labels"), 1):
+        if not line:
+            continue
+        where = f"data.image_labels: {path} line {number}"
+        try:
+            first, *names = (cell.strip() for cell in next(csv.reader([line])))
+        except csv.Error as error:
+            raise UserError(f"{where} is not a CSV row ({error}); a row is id,name,name,...") from error
+        if not first:
+            raise UserError(f"{where} has no id; a row is id,name,name,...")
+        record_id = canonical_id(first)
+        if record_id in labels:
+            raise UserError(f"{where} repeats the id {record_id!r}; give all its classes in one row")
+        present = np.zeros(len(foreground), np.float32)
+        for name in filter(None, names):
+            if name not in foreground:
+                raise UserError(
+                    f"{where} names {name!r}, which is not a class of data.classes other than the "
+                    f"background{nearest_hint(name, foreground)}"
+                )
+            present[foreground.index(name)] = 1
+        labels[record_id] = present
+    return labels
+
+
+def nearest_hint(word: str, known: Collection[str]) -> str:
+    """Returns " (did you mean 'x'?)" for the known word nearest to a mistaken one, or "" if none is near."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
