@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from pseudoseg_tf.errors import UserError
 
@@ -36,6 +36,9 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             _fail(f"{error} (--help lists the flags)")
         if rest[1:]:
             _fail(f"unexpected argument {rest[1]!r}; every input is a flag (--help lists them)")
+        if flags.FLAGS["verbosity"].using_default_value:
+            # Else absl would show the notices of every library.
+            flags.FLAGS.verbosity = logging.ERROR
         return rest
 
     def guarded(argv: Sequence[str]) -> None:

@@ -53,8 +53,8 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
         f"step: {'; '.join(f'{images} x {what}' for images, what, _ in passes)}",
         f"steps: {train.steps}, each worth {cost} forward passes of {height}x{width} pixels "
         "(a backward pass counts as two)",
-        f"checkpoints: every {train.checkpoint_every} steps; {train.keep} last and 1 best, {megabytes:.0f} MB "
-        f"each; {_free_bytes(run_dir) / 1e9:.0f} GB free",
+        f"checkpoints: every {train.checkpoint_every} steps; {train.keep} last and 1 best, {megabytes:.0f} "
+        f"MB each; {_free_bytes(run_dir) / 1e9:.0f} GB free",
     ]
     return "\n".join(textwrap.fill(text, 110, subsequent_indent="  ") for text in paragraphs)
 

@@ -1,11 +1,11 @@
-"""Trains a model. Killed at any moment, the same command continues the run where its last checkpoint stands.
+r"""Trains a model. Killed at any moment, the same command continues the run where its last checkpoint stands.
 
 Example:
   pseudoseg-train --preset=shapes --run_dir=runs/shapes
   pseudoseg-train --preset=shapes --run_dir=runs/supervised --set train.mode=supervised --set train.steps=300
-  pseudoseg-train --preset=folder --run_dir=runs/mine --set data.images=my/images --set data.masks=my/masks \
---set data.classes=my/classes.txt --set data.labeled=my/labeled.txt --set data.unlabeled=my/unlabeled.txt \
---set data.val=my/val.txt --dry_run
+  pseudoseg-train --preset=folder --run_dir=runs/mine --dry_run \
+    --set data.images=my/images --set data.masks=my/masks --set data.classes=my/classes.txt \
+    --set data.labeled=my/labeled.txt --set data.unlabeled=my/unlabeled.txt --set data.val=my/val.txt
 
 Presets are described in pseudoseg_tf/presets.py, keys in pseudoseg_tf/config.py.
 """
@@ -26,10 +26,8 @@ _PRESET = flags.DEFINE_string(
     "preset", None, f"Experiment to start from: {', '.join(PRESETS)}. Not needed to continue a run."
 )
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run: checkpoints, scores, pictures.")
-_SET = flags.DEFINE_multi_string("set", [], "Change a key: --set train.steps=2000. May be repeated.")
-_DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Check everything, print the plan and its cost, train nothing."
-)
+_SET = flags.DEFINE_multi_string("set", [], "Change a key: --set train.steps=2000")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check everything, print the plan and its cost; no training.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -42,9 +40,7 @@ def main(argv: Sequence[str]) -> None:
     elif (Path(_RUN_DIR.value) / "config.json").is_file():
         config = config_io.load(_RUN_DIR.value)
     else:
-        raise UserError(
-            f"--preset: missing, and {_RUN_DIR.value} holds no run; presets: {', '.join(PRESETS)}"
-        )
+        raise UserError(f"--preset: missing, no run in {_RUN_DIR.value}; presets: {', '.join(PRESETS)}")
     config = config_io.apply_overrides(config, _SET.value)
     config_io.validate(config)
     continues = config_io.check_run_dir(_RUN_DIR.value, config)
