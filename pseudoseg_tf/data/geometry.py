@@ -14,9 +14,6 @@ import tensorflow as tf
 
 from pseudoseg_tf.data.specs import IGNORE_LABEL
 
-# The uint8 next to the mean pixel 127.5, which normalization maps to (almost) 0.
-MEAN_PIXEL = 128
-
 _Size = TypeVar("_Size", int, tf.Tensor)
 
 
@@ -160,11 +157,10 @@ def evaluation_view(
             int32 [2].
 
     Returns:
-        The image uint8 [H, W, 3] with `MEAN_PIXEL` in the padding, and the labels uint8 [H, W] with
-        `IGNORE_LABEL` there.
+        The image uint8 [H, W, 3] with 0 in the padding, and the labels uint8 [H, W] with `IGNORE_LABEL` there.
     """
     shape = canvas if isinstance(canvas, tuple) else (None, None)
     bottom, right = tf.unstack(canvas - tf.shape(labels))
-    image = tf.pad(image, [[0, bottom], [0, right], [0, 0]], constant_values=MEAN_PIXEL)
+    image = tf.pad(image, [[0, bottom], [0, right], [0, 0]])
     labels = tf.pad(labels, [[0, bottom], [0, right]], constant_values=IGNORE_LABEL)
     return tf.ensure_shape(image, [*shape, 3]), tf.ensure_shape(labels, shape)

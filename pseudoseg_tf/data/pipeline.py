@@ -157,6 +157,8 @@ def _shuffled(counter: tf.Tensor, length: int, seed: tf.Tensor) -> tf.Tensor:
     return tf.random.experimental.index_shuffle(counter % length, epoch_seed, last)
 
 
+# AutoGraph would rewrite the readers and decoders called in here, which are plain Python.
+@tf.autograph.experimental.do_not_convert
 def _read(
     source: Source, num_classes: int, index: tf.Tensor, largest: tuple[int, int] | None = None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -172,8 +174,6 @@ def _read(
         The image uint8 [h, w, 3], the labels uint8 [h, w] and the image-level labels float32 [num_classes - 1].
     """
 
-    # Plain Python: AutoGraph would rewrite the readers and decoders into something slower.
-    @tf.autograph.experimental.do_not_convert
     def read(position: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         record = source.read(int(position))
         image, labels = decode_record(record, num_classes)
