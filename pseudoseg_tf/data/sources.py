@@ -100,9 +100,7 @@ def _opener(data: DataConfig) -> tuple[DatasetInfo, _Opener]:
         builder, info = open_builder(data.name, data.data_dir)
         return info, functools.partial(TFDSSource, info, builder)
     class_names = read_class_names(data.classes)
-    # The folder that holds the class names or the images is the best name there is.
-    folder = os.path.dirname(data.classes) if data.source == "tfrecord" else data.images
-    name = os.path.basename(os.path.abspath(folder))
+    name = os.path.basename(os.path.dirname(os.path.abspath(data.classes)))
     info = DatasetInfo(class_names, voc_palette(len(class_names)), name)
     if data.source == "tfrecord":
         from pseudoseg_tf.data.tfrecord import TFRecordSource
@@ -124,8 +122,8 @@ def _check_masks(source: Source, key: str) -> None:
     if not seen[1:IGNORE_LABEL].any():
         values = ", ".join(map(str, np.flatnonzero(seen)))
         raise UserError(
-            f"{key}: the {count} masks looked at hold the values {values} alone, no class but the background; "
-            f"save class ids as pixel values ({IGNORE_LABEL} means ignored)"
+            f"{key}: the {count} masks looked at hold the values {values} alone, which is no class but the "
+            f"background; save class ids as pixel values ({IGNORE_LABEL} means ignored)"
         )
 
 
@@ -138,8 +136,8 @@ def _check_image_labels(
         lacking = [index for index in without if unlabeled.read(index).mask is None]
         if lacking:
             raise UserError(
-                f"data.image_labels: {len(lacking)} of {len(unlabeled)} images of data.unlabeled have neither "
-                f"a row in {path or 'a CSV file (the key is empty)'} nor a mask, first "
+                f"data.image_labels: {len(lacking)} of {len(unlabeled)} images of data.unlabeled have "
+                f"neither a row in {path or 'a CSV file (the key is empty)'} nor a mask, first "
                 f"{unlabeled.ids[lacking[0]]!r}; train.mode=weakly needs one of them for each"
             )
     if not without:

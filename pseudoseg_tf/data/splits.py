@@ -104,10 +104,11 @@ def class_balanced_draw(
       `count` ids in the order of the pool.
 
     Raises:
-      UserError: count is not in 1..len(ids), the pool has too few images of a class, or no draw qualified.
+      UserError: count is above len(ids) or below min_images_per_class, the pool has too few images of a class, or no draw qualified.
     """
-    if not 1 <= count <= len(ids):
-        raise UserError(f"cannot draw {count} of {len(ids)} ids; the count must be 1 to {len(ids)}")
+    least = max(1, min_images_per_class)
+    if not least <= count <= len(ids):
+        raise UserError(f"cannot draw {count} of {len(ids)} ids; the count must be {least} to {len(ids)}")
     classes = sorted(set().union(*(image_classes[record_id] for record_id in ids)))
     shows = np.array([[c in image_classes[record_id] for c in classes] for record_id in ids], bool)
     for class_id, images in zip(classes, shows.sum(axis=0), strict=True):
