@@ -104,7 +104,8 @@ def class_balanced_draw(
       `count` ids in the order of the pool.
 
     Raises:
-      UserError: count is above len(ids) or below min_images_per_class, the pool has too few images of a class, or no draw qualified.
+      UserError: count is above len(ids) or below min_images_per_class, the pool has too few images of a
+        class, or no draw qualified.
     """
     least = max(1, min_images_per_class)
     if not least <= count <= len(ids):

@@ -133,7 +133,7 @@ class TestImage:
 
     @pytest.mark.parametrize("data", [b"", b"\x89PNG", b"\xff\xd8", b"text"])
     def test_no_picture_at_all(self, data: bytes) -> None:
-        with pytest.raises(UserError, match="^image a: neither"):
+        with pytest.raises(UserError, match=r"^image a: neither"):
             decode.decode_image(data, "a")
 
     @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -194,20 +194,20 @@ class TestMask:
         ],
     )
     def test_more_than_one_byte_a_pixel_is_refused(self, image: Image.Image, found: str) -> None:
-        with pytest.raises(UserError, match=f"^mask m: stored as {found}.*8-bit grey or palette PNG"):
+        with pytest.raises(UserError, match=rf"^mask m: stored as {found}.*8-bit grey or palette PNG"):
             decode.decode_mask(encoded(image), "m", 4)
 
     def test_jpeg_is_refused(self) -> None:
-        with pytest.raises(UserError, match="^mask m: a JPEG file"):
+        with pytest.raises(UserError, match=r"^mask m: a JPEG file"):
             decode.decode_mask(encoded(IDS, "JPEG"), "m", 4)
 
     def test_other_files_are_refused(self) -> None:
-        with pytest.raises(UserError, match="^mask m: neither"):
+        with pytest.raises(UserError, match=r"^mask m: neither"):
             decode.decode_mask(b"II*\0", "m", 4)
 
     def test_cut_off_file(self) -> None:
         data = encoded(GREY)
-        with pytest.raises(UserError, match="^mask m: damaged"):
+        with pytest.raises(UserError, match=r"^mask m: damaged"):
             decode.decode_mask(data[:50], "m", 256)
 
     def test_ids_beyond_the_classes_are_named(self) -> None:
@@ -264,7 +264,9 @@ class TestCheckSizes:
     def test_rotation_by_exif_counts(self, kind: str) -> None:
         rotated = encoded(RGB, kind, exif=exif(6))
         self.check(rotated, encoded(IDS.T))
-        with pytest.raises(UserError, match="x.jpg is 5x7 .* after the rotation its EXIF data asks for, but"):
+        with pytest.raises(
+            UserError, match=r"x.jpg is 5x7 .* after the rotation its EXIF data asks for, but"
+        ):
             self.check(rotated, encoded(IDS))
 
     def test_pixels_are_not_read(self) -> None:
@@ -272,9 +274,9 @@ class TestCheckSizes:
         self.check(encoded(RGB, "JPEG"), mask[: mask.index(b"IDAT") + 8])
 
     def test_unreadable_file_is_named(self) -> None:
-        with pytest.raises(UserError, match="^x.png: neither"):
+        with pytest.raises(UserError, match=r"^x.png: neither"):
             self.check(encoded(RGB, "JPEG"), b"no picture")
-        with pytest.raises(UserError, match="^x.jpg: damaged"):
+        with pytest.raises(UserError, match=r"^x.jpg: damaged"):
             self.check(encoded(RGB, "JPEG")[:10], encoded(IDS))
 
 
@@ -296,7 +298,7 @@ class TestDatasetInfo:
     )
     def test_damaged_json(self, change: dict[str, Any]) -> None:
         values = {"name": "pets", "class_names": ["background", "cat"], "palette": [[0, 0, 0], [1, 2, 3]]}
-        with pytest.raises(UserError, match="data set description is damaged"):
+        with pytest.raises(UserError, match=r"data set description is damaged"):
             DatasetInfo.from_json(values | change)
-        with pytest.raises(UserError, match="KeyError: 'name'"):
+        with pytest.raises(UserError, match=r"KeyError: 'name'"):
             DatasetInfo.from_json({key: value for key, value in values.items() if key != "name"})

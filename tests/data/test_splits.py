@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 from pseudoseg_tf.data import splits
 from pseudoseg_tf.data.text import canonical_id, nearest_hint, read_class_names, read_image_labels, read_lines
 from pseudoseg_tf.errors import UserError
-
 
 Write = Callable[[str | bytes], Path]
 
@@ -35,18 +35,18 @@ class TestReadLines:
         assert read_lines(write(b"\xef\xbb\xbfa\r\n b \r\n\r\n\xc3\xa9"), "k") == ["a", "b", "", "é"]
 
     def test_empty_path(self) -> None:
-        with pytest.raises(UserError, match="^data.val is empty; it must name a text file"):
+        with pytest.raises(UserError, match=r"^data.val is empty; it must name a text file"):
             read_lines("", "data.val")
 
     def test_missing_file_and_folder(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"^data.val: .*nothing.txt cannot be read \(No such file"):
             read_lines(tmp_path / "nothing.txt", "data.val")
-        with pytest.raises(UserError, match="^data.val: .* cannot be read"):
+        with pytest.raises(UserError, match=r"^data.val: .* cannot be read"):
             read_lines(tmp_path, "data.val")
 
     @pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0", b"a\0b"])
     def test_not_text(self, write: Write, content: bytes) -> None:
-        with pytest.raises(UserError, match="^data.val: .*list.txt (is not UTF-8 text|holds NUL)"):
+        with pytest.raises(UserError, match=r"^data.val: .*list.txt (is not UTF-8 text|holds NUL)"):
             read_lines(write(content), "data.val")
 
 
@@ -62,17 +62,17 @@ class TestIds:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_unwritable(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="cannot be written"):
+        with pytest.raises(UserError, match=r"cannot be written"):
             splits.write_ids(tmp_path / "nowhere" / "ids.txt", ["a"])
 
     @pytest.mark.parametrize("content", ["", "\n \n"])
     def test_empty(self, write: Write, content: str) -> None:
-        with pytest.raises(UserError, match="^data.val: .*list.txt holds no ids"):
+        with pytest.raises(UserError, match=r"^data.val: .*list.txt holds no ids"):
             splits.read_ids(write(content), "data.val")
 
     @pytest.mark.parametrize("bad", ["../a", "x/../../a", "/etc/passwd", ".."])
     def test_outside_the_folder(self, write: Write, bad: str) -> None:
-        with pytest.raises(UserError, match=f"holds '{bad}'; ids are paths in the image folder"):
+        with pytest.raises(UserError, match=rf"holds '{bad}'; ids are paths in the image folder"):
             splits.read_ids(write(f"ok\n{bad}\n"), "data.val")
 
     @pytest.mark.parametrize("content", ["a\nb\na\n", "a\na.jpg\n", "./a\na\n", "s/a\ns//a\n"])
@@ -109,15 +109,15 @@ class TestClassNames:
 
     def test_too_many(self, write: Write) -> None:
         assert len(read_class_names(write("\n".join(map(str, range(255)))))) == 255
-        with pytest.raises(UserError, match="holds 256 names"):
+        with pytest.raises(UserError, match=r"holds 256 names"):
             read_class_names(write("\n".join(map(str, range(256)))))
 
     def test_repeated(self, write: Write) -> None:
-        with pytest.raises(UserError, match="names 'cat' in lines 2 and 4"):
+        with pytest.raises(UserError, match=r"names 'cat' in lines 2 and 4"):
             read_class_names(write("background\ncat\ndog\ncat\n"))
 
     def test_blank_line_between(self, write: Write) -> None:
-        with pytest.raises(UserError, match="line 2 is blank"):
+        with pytest.raises(UserError, match=r"line 2 is blank"):
             read_class_names(write("background\n\ncat\n"))
 
 
@@ -146,7 +146,7 @@ class TestImageLabels:
         ],
     )
     def test_bad_rows(self, write: Write, content: str, message: str) -> None:
-        with pytest.raises(UserError, match=f"^data.image_labels: .*list.txt {message}"):
+        with pytest.raises(UserError, match=rf"^data.image_labels: .*list.txt {message}"):
             read_image_labels(write(content), self.NAMES)
 
     def test_hint(self) -> None:
@@ -157,7 +157,9 @@ class TestImageLabels:
 class TestDraw:
     # Class 0 everywhere, class 1 in every second image, class 2 in every tenth.
     IDS = tuple(f"i{k:03}" for k in range(60))
-    CLASSES = {name: {0} | {c for c, n in ((1, 2), (2, 10)) if k % n == 0} for k, name in enumerate(IDS)}
+    CLASSES: Mapping[str, set[int]] = MappingProxyType(
+        {name: {0} | {c for c, n in ((1, 2), (2, 10)) if k % n == 0} for k, name in enumerate(IDS)}
+    )
 
     @settings(max_examples=50, deadline=None, derandomize=True)
     @given(seed=st.integers(0, 2**32 - 1), count=st.integers(12, 60))
@@ -188,20 +190,20 @@ class TestDraw:
 
     @pytest.mark.parametrize("count", [0, 61])
     def test_count_out_of_range(self, count: int) -> None:
-        with pytest.raises(UserError, match=f"cannot draw {count} of 60 ids; the count must be 1 to 60"):
+        with pytest.raises(UserError, match=rf"cannot draw {count} of 60 ids; the count must be 1 to 60"):
             splits.class_balanced_draw(self.IDS, self.CLASSES, count, 0, 0)
 
     def test_more_images_of_a_class_than_images(self) -> None:
-        with pytest.raises(UserError, match="cannot draw 2 of 60 ids; the count must be 3 to 60"):
+        with pytest.raises(UserError, match=r"cannot draw 2 of 60 ids; the count must be 3 to 60"):
             splits.class_balanced_draw(self.IDS, self.CLASSES, 2, 0, 3)
 
     def test_class_too_rare_in_the_pool(self) -> None:
-        with pytest.raises(UserError, match="class 2 is in 6 of 60 images, but each class must be in 7"):
+        with pytest.raises(UserError, match=r"class 2 is in 6 of 60 images, but each class must be in 7"):
             splits.class_balanced_draw(self.IDS, self.CLASSES, 30, 0, 7)
 
     def test_hopeless_draw(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(splits, "_MAX_DRAWS", 50)
         with pytest.raises(
-            UserError, match=r"none of 50 draws of 5 ids had 6 images of each of the 3 classes "
+            UserError, match=r"none of 50 draws of 6 ids had 6 images of each of the 3 classes "
         ):
-            splits.class_balanced_draw(self.IDS, self.CLASSES, 5, 0, 6)
+            splits.class_balanced_draw(self.IDS, self.CLASSES, 6, 0, 6)
