@@ -23,8 +23,9 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
       def run() -> None:  # the console script
           _app.run(main)
     """
-    # Before main imports TensorFlow: its notices about the build say nothing to a user.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Before main imports TensorFlow: its notices about the build say nothing to a user, and without an NVIDIA
+    # driver its first "error" is that there is none.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/dev/nvidiactl") else "3")
 
     def parse(argv: Sequence[str]) -> list[str]:
         if any(argument in _HELP_FLAGS for argument in argv[1:]):

@@ -1,0 +1,35 @@
+"""What all tests share: two CPU devices, so that strategies can be tested, and the reference directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--shared",
+        type=Path,
+        default=Path(__file__).resolve().parents[2] / "shared",
+        help="directory with reference numbers and real images (default: ../shared)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Only possible before TensorFlow starts, hence here and nowhere else.
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    shared: Path = item.config.getoption("--shared")
+    if item.get_closest_marker("needs_shared") and not shared.is_dir():
+        pytest.skip(f"needs the reference numbers or images in {shared} (pytest --shared=DIR)")
+
+
+@pytest.fixture(scope="session")
+def shared_dir(request: pytest.FixtureRequest) -> Path:
+    """Directory with reference numbers and real images; for tests marked needs_shared."""
+    return request.config.getoption("--shared")
