@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orbit
 import tensorflow as tf
 
-from pseudoseg_tf import checkpoint as checkpoints
 from pseudoseg_tf import config_io
-from pseudoseg_tf.data import pipeline, sources
+from pseudoseg_tf.checkpoint import restore_model
+from pseudoseg_tf.data.pipeline import evaluation_dataset
+from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import DatasetInfo
 from pseudoseg_tf.errors import UserError
-from pseudoseg_tf.files import read_json, write_json
-from pseudoseg_tf.inference import predict
+from pseudoseg_tf.files import write_json
+from pseudoseg_tf.inference import predict, read_info
 from pseudoseg_tf.metrics import SegmentationMetrics
 from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.progress import Progress
@@ -42,7 +44,7 @@ class Evaluator(orbit.StandardEvaluator):
 
         Args:
           model: a ``PseudoSegModel`` created in the scope of ``strategy``.
-          dataset: ``pipeline.evaluation_dataset``; each replica takes whole batches of it in turn.
+          dataset: ``data.pipeline.evaluation_dataset``; each replica takes whole batches of it in turn.
           info: the classes.
           images: number of images in ``dataset``, for the progress line.
           strategy: the strategy that the model lives in.
@@ -53,7 +55,8 @@ class Evaluator(orbit.StandardEvaluator):
         self._images = images
         self._strategy = strategy
         self._eval_size = eval_size
-        self.result: dict[str, Any] = {}
+        # Inside a namespace, because a tf.Module replaces dictionaries among its attributes by tracked ones.
+        self._latest = types.SimpleNamespace(result={})
         with strategy.scope():
             self._metrics = SegmentationMetrics(info.num_classes)
         super().__init__(
@@ -61,6 +64,11 @@ class Evaluator(orbit.StandardEvaluator):
                 lambda context: dataset.shard(context.num_input_pipelines, context.input_pipeline_id)
             )
         )
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The full metrics of the latest evaluation; empty before the first."""
+        return self._latest.result
 
     def evaluate(self, num_steps: tf.Tensor) -> dict[str, float]:
         """Evaluates ``num_steps`` batches per replica, or all with -1; returns what ``eval_end`` does."""
@@ -98,7 +106,7 @@ class Evaluator(orbit.StandardEvaluator):
         """Stores the full ``result``; returns its scalars ``miou``, ``pixel_accuracy`` and ``ece``."""
         with self._strategy.scope():
             result = self._metrics.result(self._info.class_names)
-        self.result = result | {"images": images}
+        self._latest.result = result | {"images": images}
         return {name: result[name] for name in ("miou", "pixel_accuracy", "ece")}
 
 
@@ -117,25 +125,25 @@ def evaluate(run_dir: str, checkpoint: str = "last") -> dict[str, Any]:
       UserError: the run directory, checkpoint or data cannot be read, or the data set has other classes
         than the run.
     """
-    # train uses the Evaluator above.
-    from pseudoseg_tf import train
+    # train imports the Evaluator from here.
+    from pseudoseg_tf.train import create_model, create_strategy
 
     config = config_io.load(run_dir)
-    info = read_info(run_dir)
+    info = read_info(os.path.join(run_dir, "dataset.json"))
     # Evaluation is of labeled images alone, whatever the run was trained on.
-    val = sources.open_sources(config.data, "supervised").val
+    val = open_sources(config.data, "supervised").val
     if val.info.class_names != info.class_names:
         raise UserError(
             f"{run_dir}: trained with the classes {', '.join(info.class_names)}, but the data now has "
             f"{', '.join(val.info.class_names)}; restore the class list of the run"
         )
-    strategy = train.create_strategy(config.runtime)
+    strategy = create_strategy(config.runtime)
     with strategy.scope():
-        model = train.create_model(config, info.num_classes)
-        step, path = checkpoints.restore_model(run_dir, checkpoint, model)
+        model = create_model(config, info.num_classes)
+        step, path = restore_model(run_dir, checkpoint, model)
     evaluator = Evaluator(
         model,
-        pipeline.evaluation_dataset(val, config.data, info.num_classes),
+        evaluation_dataset(val, config.data, info.num_classes),
         info,
         len(val),
         strategy,
@@ -145,17 +153,3 @@ def evaluate(run_dir: str, checkpoint: str = "last") -> dict[str, Any]:
     result = evaluator.result | {"step": step, "checkpoint": path}
     write_json(os.path.join(run_dir, "metrics.json"), result)
     return result
-
-
-def read_info(run_dir: str) -> DatasetInfo:
-    """The classes a run was trained with.
-
-    Raises:
-      UserError: ``dataset.json`` is absent or damaged.
-    """
-    path = os.path.join(run_dir, "dataset.json")
-    values = read_json(path)
-    try:
-        return DatasetInfo.from_json(values)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error

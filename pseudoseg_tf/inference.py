@@ -1,10 +1,20 @@
-"""From images to labels and probabilities: one function for evaluation, export and prediction."""
+"""From images to labels and probabilities: the one computation behind evaluation, export and prediction."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
+from pseudoseg_tf.data.decode import decode_image
 from pseudoseg_tf.data.geometry import padded_size
+from pseudoseg_tf.data.specs import DatasetInfo
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import read_json
 from pseudoseg_tf.nn.layers import resize_align_corners
 from pseudoseg_tf.nn.model import PseudoSegModel
 
@@ -48,3 +58,101 @@ def predict(
     probabilities = tf.nn.softmax(logits[:, :height, :width])
     labels = tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
     return labels, probabilities
+
+
+class Prediction(NamedTuple):
+    """What the network says about an image, or about a batch of images with a leading dimension B.
+
+    Attributes:
+      labels: uint8 [H, W], class ids.
+      probabilities: float32 [H, W, C], summing to 1 over the classes.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.float32]
+
+
+class Predictor:
+    """An exported model, ready for images of any size.
+
+    Attributes:
+      info: the classes.
+
+    Example:
+      predictor = Predictor("runs/shapes/model")
+      labels, probabilities = predictor("picture.jpg")
+    """
+
+    def __init__(self, saved_model_dir: str | os.PathLike[str]) -> None:
+        """Loads a directory that ``export`` wrote.
+
+        Raises:
+          UserError: it is no such directory, or damaged.
+        """
+        directory = Path(saved_model_dir)
+        if not (directory / "saved_model.pb").is_file():
+            raise UserError(
+                f"{directory}: no saved_model.pb here; give a directory that pseudoseg-export wrote"
+            )
+        self.info = read_info(directory / "assets.extra" / "dataset.json")
+        try:
+            # The signature does not keep the variables alive: the loaded object does.
+            self._loaded = tf.saved_model.load(str(directory))
+            self._serve = self._loaded.signatures["serving_default"]
+        except (OSError, KeyError, ValueError, RuntimeError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{directory}: cannot be loaded ({reason}); export the model again") from error
+
+    def __call__(self, image: npt.NDArray[np.uint8] | str | os.PathLike[str]) -> Prediction:
+        """Segments one image or a batch.
+
+        Args:
+          image: uint8 RGB [H, W, 3], or [B, H, W, 3], or the path of a JPEG or PNG file.
+
+        Raises:
+          TypeError: the pixels are not uint8.
+          ValueError: the shape is another, or empty.
+          UserError: the file is not a readable image.
+        """
+        if isinstance(image, (str, os.PathLike)):
+            image = read_image(image)
+        image = np.asarray(image)
+        if image.dtype != np.uint8:
+            raise TypeError(f"an image must hold uint8 values from 0 to 255, found {image.dtype}")
+        if image.ndim not in (3, 4) or image.shape[-1] != 3 or 0 in image.shape:
+            raise ValueError(
+                f"an image must have the shape [height, width, 3], a batch [images, height, width, 3], "
+                f"found {list(image.shape)}"
+            )
+        batch = image if image.ndim == 4 else image[np.newaxis]
+        output = self._serve(images=tf.constant(batch))
+        labels, probabilities = output["labels"].numpy(), output["probabilities"].numpy()
+        return (
+            Prediction(labels, probabilities) if image.ndim == 4 else Prediction(labels[0], probabilities[0])
+        )
+
+
+def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    """Reads a JPEG or PNG file as RGB, upright: uint8 [H, W, 3].
+
+    Raises:
+      UserError: the file cannot be read or is not such an image.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"image {os.fspath(path)}: cannot be read ({error.strerror})") from error
+    return decode_image(data, os.fspath(path))
+
+
+def read_info(path: str | os.PathLike[str]) -> DatasetInfo:
+    """Reads the ``dataset.json`` of a run directory or an exported model.
+
+    Raises:
+      UserError: it is absent or damaged.
+    """
+    values = read_json(path)
+    try:
+        return DatasetInfo.from_json(values)
+    except UserError as error:
+        raise UserError(f"{os.fspath(path)}: {error}") from error

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import datetime
+import io
 import json
 import math
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -72,16 +76,14 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
         best_miou = tf.Variable(-1.0, trainable=False, dtype=tf.float64, name="best_miou")
     step = optimizer.iterations
     saved = tf.train.Checkpoint(step=step, model=model, optimizer=optimizer, best_miou=best_miou)
-    last = tf.train.CheckpointManager(
-        saved,
-        checkpoint_directory(run_dir, "last"),
-        max_to_keep=config.train.keep,
-        step_counter=step,
-        checkpoint_interval=config.train.checkpoint_every,
-    )
+    last = tf.train.CheckpointManager(saved, checkpoint_directory(run_dir, "last"), config.train.keep)
     best = tf.train.CheckpointManager(saved, checkpoint_directory(run_dir, "best"), max_to_keep=1)
+    with strategy.scope():
+        if last.restore_or_initialize():
+            log(f"continues at step {int(step)} from {last.latest_checkpoint}")
 
     trainer = Trainer(config, model, optimizer, strategy, sources)
+    trainer.start_at(int(step))
     evaluator = Evaluator(
         model,
         pipeline.evaluation_dataset(sources.val, config.data, sources.info.num_classes),
@@ -90,45 +92,40 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
         strategy,
         config.data.eval_size,
     )
-    summaries = os.path.join(run_dir, "summaries")
     controller = orbit.Controller(
         trainer=trainer,
         evaluator=evaluator,
         global_step=step,
         strategy=strategy,
-        steps_per_loop=lambda now: _steps_to_boundary(int(now), config),
-        checkpoint_manager=last,
-        summary_dir=os.path.join(summaries, "train"),
-        eval_summary_dir=os.path.join(summaries, "val"),
-        train_actions=[_ConsoleLine(config, step, log)],
+        steps_per_loop=config.train.steps,
+        summary_dir=os.path.join(run_dir, "summaries", "train"),
+        eval_summary_dir=os.path.join(run_dir, "summaries", "val"),
     )
-    if last.latest_checkpoint:
-        log(f"continues at step {int(step)} from {last.latest_checkpoint}")
-    trainer.start_at(int(step))
-    history = _History(os.path.join(run_dir, "history.jsonl"), int(step))
+    history = _JsonLines(os.path.join(run_dir, "history.jsonl"), int(step))
+    console = _Console(config, run_dir, int(step), log)
     panel = _Panel(config, model, sources, run_dir) if config.train.mode != "supervised" else None
+    every, end = config.train, config.train.steps
 
-    while int(step) < config.train.steps:
-        controller.train(
-            min(_next_multiple(int(step), config.train.evaluate_every), config.train.steps),
-            checkpoint_at_completion=False,
-        )
-        if panel and (int(step) % config.train.pictures_every == 0 or int(step) == config.train.steps):
-            panel.write(int(step), controller.summary_manager)
-        controller.evaluate()
-        result = {"step": int(step), **evaluator.result}
-        history.add(result)
-        is_best = result["miou"] > float(best_miou)
-        if is_best:
-            best_miou.assign(result["miou"])
-            best.save(checkpoint_number=int(step))
-        log(
-            f"step {int(step)}: validation mIoU {100 * result['miou']:.2f}  pixel accuracy "
-            f"{100 * result['pixel_accuracy']:.2f}  ECE {100 * result['ece']:.2f}{'  (best so far)' if is_best else ''}"
-        )
-    if last.latest_checkpoint != f"{last.directory}/ckpt-{int(step)}":
-        last.save(checkpoint_number=int(step))
-    return history.last_and_best()
+    while int(step) < end:
+        intervals = (every.log_every, every.evaluate_every, every.checkpoint_every, every.pictures_every)
+        target = min(end, *(_next_multiple(int(step), interval) for interval in intervals))
+        with _without_output():
+            controller.train(target, checkpoint_at_completion=False)
+        console.write(target, trainer.averages)
+        if panel and (target % every.pictures_every == 0 or target == end):
+            panel.write(target, controller.summary_manager)
+        if target % every.evaluate_every == 0 or target == end:
+            with _without_output():
+                controller.evaluate()
+            is_best = evaluator.result["miou"] > float(best_miou)
+            history.add({"step": target, **evaluator.result})
+            log(_score_line(history.entries[-1]) + ("  (best so far)" if is_best else ""))
+            if is_best:
+                best_miou.assign(evaluator.result["miou"])
+                best.save(checkpoint_number=target)
+        if target % every.checkpoint_every == 0 or target == end:
+            last.save(checkpoint_number=target)
+    return {"last": history.entries[-1], "best": max(history.entries, key=lambda entry: entry["miou"])}
 
 
 def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
@@ -177,7 +174,12 @@ def create_model(config: Config, num_classes: int, log: Log | None = None) -> Ps
 
 
 class Trainer(orbit.StandardTrainer):
-    """Runs steps on all replicas and averages their losses between two console lines."""
+    """Runs steps on all replicas.
+
+    Attributes:
+        averages: of the latest inner loop: losses, learning rate and, where masks of the additional images are
+            known, how good the pseudo labels were.
+    """
 
     def __init__(
         self,
@@ -223,8 +225,10 @@ class Trainer(orbit.StandardTrainer):
     def train_loop_begin(self) -> None:
         self._first_step = int(self._optimizer.iterations)
         with self._strategy.scope():
-            for metric in [*self._losses.values(), *self._pseudo_metrics.values()]:
-                metric.reset_state() if isinstance(metric, tf_keras.metrics.Metric) else metric.reset()
+            for total in self._losses.values():
+                total.reset_state()
+            for metrics in self._pseudo_metrics.values():
+                metrics.reset()
 
     def train_step(self, iterator: Iterator[Any]) -> None:
         self._strategy.run(self._replica_step, args=(next(iterator),))
@@ -245,6 +249,7 @@ class Trainer(orbit.StandardTrainer):
         for name, metrics in self._pseudo_metrics.items():
             scores = metrics.result(self._sources.info.class_names)
             result |= {f"{name}/{key}": scores[key] for key in ("miou", "pixel_accuracy", "ece")}
+        self.averages = result
         return result
 
     def _step(self, batch: Mapping[str, Examples]) -> None:
@@ -332,65 +337,71 @@ def _next_multiple(step: int, every: int) -> int:
     return (step // every + 1) * every
 
 
-def _steps_to_boundary(step: int, config: Config) -> int:
-    """Steps until the next console line, checkpoint, evaluation or end, so that none of them drifts on resume."""
-    train = config.train
-    intervals = (train.log_every, train.checkpoint_every, train.evaluate_every)
-    return min(train.steps, *(_next_multiple(step, every) for every in intervals)) - step
+@contextlib.contextmanager
+def _without_output() -> Iterator[None]:
+    """Swallows what orbit prints: every output in full; the console lines say it shorter."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
-class _ConsoleLine:
-    """Prints step, losses, rate and time left after each inner loop."""
+def _score_line(entry: Mapping[str, Any]) -> str:
+    miou, accuracy, ece = (100 * entry[name] for name in ("miou", "pixel_accuracy", "ece"))
+    return f"step {entry['step']}: validation mIoU {miou:.2f}  pixel accuracy {accuracy:.2f}  ECE {ece:.2f}"
 
-    def __init__(self, config: Config, step: tf.Variable, log: Log):
-        self._config = config
-        self._step = step
-        self._log = log
+
+class _Console:
+    """A line for people and one for programs (``training.jsonl``) after each inner loop."""
+
+    def __init__(self, config: Config, run_dir: str, step: int, log: Log):
+        self._steps = config.train.steps
         self._images = config.data.batch_labeled
         if config.train.mode != "supervised":
             self._images += config.data.batch_unlabeled
-        self._previous = (0, 0.0)
+        self._lines = _JsonLines(os.path.join(run_dir, "training.jsonl"), step)
+        self._log = log
+        self._step = step
+        # Of the inner loop alone; the first one includes compilation, so it gives no rate.
+        self._since: float | None = None
 
-    def __call__(self, output: Mapping[str, float]) -> None:
-        step, now = int(self._step), time.monotonic()
-        before, then = self._previous
-        self._previous = (step, now)
-        parts = [f"{name.removeprefix('loss/')} {output[name]:.4g}" for name in output if name.startswith("loss/")]
-        if "pseudo/pixel_accuracy" in output:
-            parts.append(f"pseudo-label accuracy {100 * output['pseudo/pixel_accuracy']:.1f}")
-        # The first loop includes compilation and has no beginning to measure from.
-        if then:
-            rate = (step - before) / (now - then)
-            left = int((self._config.train.steps - step) / rate)
-            parts.append(
-                f"{rate * self._images:.1f} images/s, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
-            )
-        self._log(f"step {step}/{self._config.train.steps}  " + "  ".join(parts))
+    def write(self, step: int, averages: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        done, seconds = step - self._step, None if self._since is None else now - self._since
+        self._step = step
+        entry: dict[str, Any] = {"step": step, **averages}
+        # Kilobytes on Linux.
+        entry["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        parts = [f"step {step}/{self._steps}"]
+        parts += [
+            f"{name.removeprefix('loss/')} {value:.4g}" for name, value in averages.items() if name.startswith("loss/")
+        ]
+        if "pseudo/pixel_accuracy" in averages:
+            parts.append(f"pseudo-label accuracy {100 * averages['pseudo/pixel_accuracy']:.1f}")
+        if seconds is not None:
+            entry["seconds_per_step"] = seconds / done
+            left = datetime.timedelta(seconds=round((self._steps - step) * seconds / done))
+            parts.append(f"{done * self._images / seconds:.1f} images/s, {left} left")
+        self._lines.add(entry)
+        self._log("  ".join(parts))
+        self._since = time.monotonic()
 
 
-class _History:
-    """Evaluations of a run, one JSON line each, without those past the step that the run continues from."""
+class _JsonLines:
+    """A file of one JSON object a line, without those past the step that the run continues from."""
 
     def __init__(self, path: str, step: int):
         self._path = path
-        self._entries: list[dict[str, Any]] = []
+        self.entries: list[dict[str, Any]] = []
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
-                entries = [json.loads(line) for line in file if line.endswith("\n")]
-            self._entries = [entry for entry in entries if entry["step"] <= step]
-            self._write()
+                entries = [json.loads(line) for line in file]
+            self.entries = [entry for entry in entries if entry["step"] <= step]
 
     def add(self, entry: dict[str, Any]) -> None:
-        self._entries.append(entry)
-        self._write()
-
-    def last_and_best(self) -> dict[str, dict[str, Any]]:
-        return {"last": self._entries[-1], "best": max(self._entries, key=lambda entry: entry["miou"])}
-
-    def _write(self) -> None:
+        """Appends an entry; the file is replaced as a whole, so that a kill leaves no half line."""
+        self.entries.append(entry)
         temporary = f"{self._path}.tmp"
         with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry) + "\n" for entry in self._entries)
+            file.writelines(json.dumps(entry) + "\n" for entry in self.entries)
         os.replace(temporary, self._path)
 
 
@@ -426,6 +437,7 @@ class _Panel:
             decoder=branch.decoder_logits.numpy(),
             pseudo=branch.pseudo_label.numpy(),
             labels=self._examples["labels"].numpy(),
+            class_names=self._info.class_names,
             palette=self._info.palette,
         )
         os.makedirs(self._directory, exist_ok=True)
