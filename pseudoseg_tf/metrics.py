@@ -112,7 +112,7 @@ class SegmentationMetrics(tf.Module):
         if pixels == 0:
             raise UserError(
                 f"no labeled pixel was evaluated: every mask value is {IGNORE_LABEL} (ignore); "
-                "check the masks of the validation images"
+                "check the masks"
             )
         if not np.isfinite(gaps).all():
             raise UserError(

@@ -54,6 +54,11 @@ class Progress:
         if now - self._reported >= (_TERMINAL_INTERVAL if self._terminal else _LOG_INTERVAL):
             self._report(now)
 
+    def note(self, text: str) -> None:
+        """Prints a line of its own among the reports."""
+        self._stream.write(f"\r{text}\x1b[K\n" if self._terminal else f"{text}\n")
+        self._stream.flush()
+
     def close(self) -> None:
         """Reports the final state if anything was reported before, and ends the line on a terminal."""
         if self._shown is None:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo
+from pseudoseg_tf.data.specs import IGNORE_LABEL
 
+Color = tuple[int, ...]
 Palette = Sequence[Sequence[int]]
 UInt8 = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.floating]
@@ -79,11 +80,12 @@ def pseudo_label_panel(
     decoder: Scores,
     pseudo: Scores,
     labels: UInt8,
-    info: DatasetInfo,
+    palette: Palette,
+    class_names: Sequence[str] = (),
     examples: int = 4,
     tile: int = 192,
 ) -> UInt8:
-    """Draws how pseudo labels came about: one row an example, one titled column a stage, and the classes.
+    """Draws how pseudo labels came about: one row an example, one titled column a stage.
 
     Args:
       weak: uint8 [B, H, W, 3], the weak view.
@@ -93,7 +95,8 @@ def pseudo_label_panel(
       decoder: [B, h, w, C], scores of the decoder.
       pseudo: [B, h, w, C], the pseudo label, soft or hard.
       labels: uint8 [B, H, W], the true labels, 255 where they are not known.
-      info: the classes.
+      palette: (red, green, blue) of each class.
+      class_names: where given, a legend names the classes that occur.
       examples: rows at most; the first of the batch.
       tile: longer side of each picture in pixels.
 
@@ -110,7 +113,7 @@ def pseudo_label_panel(
         "weak view": weak[:examples],
         "strong view": strong[:examples],
         "Grad-CAM": _heat(cam[:examples].max(axis=-1)),
-        **{title: colorize(each, info.palette) for title, each in ids.items()},
+        **{title: colorize(each, palette) for title, each in ids.items()},
     }
 
     shape = np.array(weak.shape[1:3])
@@ -118,7 +121,8 @@ def pseudo_label_panel(
     left = [_GAP + column * (width + _GAP) for column in range(len(columns))]
     top = [_LINE + row * (height + _GAP) for row in range(len(weak[:examples]))]
     canvas_width = left[-1] + width + _GAP
-    legend = _legend(np.unique(np.concatenate([each.ravel() for each in ids.values()])), info)
+    occurring = np.unique(np.concatenate([each.ravel() for each in ids.values()]))
+    legend = _legend(occurring, palette, class_names) if class_names else []
     places, bottom = _flow(legend, canvas_width, top[-1] + height + _GAP)
 
     panel = Image.new("RGB", (canvas_width, bottom), "white")
@@ -156,16 +160,16 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(_FONT_SIZE)
 
 
-def _legend(ids: UInt8, info: DatasetInfo) -> list[tuple[str, tuple[int, int, int]]]:
-    """Name and color of each class id that occurs."""
-    known = [(info.class_names[index], info.palette[index]) for index in ids if index < info.num_classes]
+def _legend(ids: UInt8, palette: Palette, class_names: Sequence[str]) -> list[tuple[str, Color]]:
+    """Name and color of each of the class ids."""
+    known = [(class_names[index], tuple(palette[index])) for index in ids if index < len(class_names)]
     return known + ([("not labeled", _IGNORE_COLOR)] if IGNORE_LABEL in ids else [])
 
 
-def _flow(
-    legend: list[tuple[str, tuple[int, int, int]]], width: int, top: int
-) -> tuple[list[tuple[int, int]], int]:
+def _flow(legend: list[tuple[str, Color]], width: int, top: int) -> tuple[list[tuple[int, int]], int]:
     """Places legend entries line by line from ``top``; returns their corners and where the last line ends."""
+    if not legend:
+        return [], top
     places = []
     x = _GAP
     for name, _ in legend:

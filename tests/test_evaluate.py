@@ -1,52 +1,37 @@
-"""The Evaluator: equal to a loop over single images, whatever the batches, canvas and replicas."""
+"""Evaluation: a loop over images whatever the batches, canvas and replicas; and of a run directory."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.data.geometry import padded_size
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, voc_palette
-from pseudoseg_tf.evaluate import Evaluator
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.evaluate import Evaluator, evaluate
 from pseudoseg_tf.inference import predict
 from pseudoseg_tf.metrics import SegmentationMetrics
+from tests.tiny import CLASS_NAMES, SIZES, STEP, TinyModel, make_run, random_images, random_labels
 
-INFO = DatasetInfo(("background", "cat", "dog", "never"), voc_palette(4), "pets")
-SIZES = [(20, 30), (33, 17), (25, 25), (9, 33), (30, 12)]
+INFO = DatasetInfo((*CLASS_NAMES, "never"), voc_palette(4), "pets")
 
 
-class TinyModel(tf_keras.Model):
-    """A stride-4 convolution with the interface of PseudoSegModel."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = tf_keras.layers.Conv2D(3, 5, strides=4, padding="same")
-        self.convolution.build([None, None, None, 3])
-        random = np.random.default_rng(0)
-        self.convolution.set_weights([random.normal(size=w.shape) for w in self.convolution.get_weights()])
-        # The last class is never predicted.
-        self.never = self.add_weight("never", [1], initializer=tf_keras.initializers.Constant(-1e4))
-
-    def normalize(self, images: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-        return (images * (2 / 255) - 1) * tf.cast(valid, tf.float32)[..., None]
+class NeverModel(TinyModel):
+    """Has a fourth class that it never predicts."""
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        logits = self.convolution(images)
-        return tf.concat([logits, tf.zeros_like(logits[..., :1]) + self.never], -1)
+        logits = super().call(images, training)
+        return tf.concat([logits, tf.fill(tf.shape(logits[..., :1]), -1e4)], -1)
 
 
 def examples() -> list[tuple[np.ndarray, np.ndarray]]:
-    rng = np.random.default_rng(1)
-    found = []
-    for height, width in SIZES:
-        labels = rng.integers(0, 3, [height, width]).astype(np.uint8)
-        labels[rng.random(labels.shape) < 0.1] = IGNORE_LABEL
-        found.append((rng.integers(0, 256, [height, width, 3]).astype(np.uint8), labels))
-    return found
+    return [(random_images(*size, seed=k), random_labels(*size, seed=k)) for k, size in enumerate(SIZES)]
 
 
 def batches(canvas: int) -> tf.data.Dataset:
@@ -71,8 +56,8 @@ def batches(canvas: int) -> tf.data.Dataset:
     return tf.data.Dataset.from_generator(generate, output_signature=signature).batch(2 if canvas else 1)
 
 
-def expected(eval_size: tuple[int, int]) -> dict[str, object]:
-    model, metrics = TinyModel(), SegmentationMetrics(4)
+def expected(eval_size: tuple[int, int]) -> dict[str, Any]:
+    model, metrics = NeverModel(), SegmentationMetrics(4)
     for image, labels in examples():
         _, probabilities = predict(model, tf.constant(image[None]), eval_size)
         metrics.update(labels[None], probabilities)
@@ -81,14 +66,14 @@ def expected(eval_size: tuple[int, int]) -> dict[str, object]:
 
 @pytest.mark.parametrize("canvas", [0, 49])
 @pytest.mark.parametrize("devices", [1, 2])
-def test_evaluation_equals_a_loop_over_images(canvas, devices):
+def test_evaluation_equals_a_loop_over_images(canvas: int, devices: int) -> None:
     strategy = (
         tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
         if devices == 2
         else tf.distribute.OneDeviceStrategy("CPU:0")
     )
     with strategy.scope():
-        model = TinyModel()
+        model = NeverModel()
     evaluator = Evaluator(model, batches(canvas), INFO, len(SIZES), strategy, (canvas, canvas))
     scalars = evaluator.evaluate(tf.constant(-1))
 
@@ -102,3 +87,42 @@ def test_evaluation_equals_a_loop_over_images(canvas, devices):
 
     # A second evaluation starts from nothing.
     assert evaluator.evaluate(tf.constant(-1)) == scalars
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_run(tmp_path_factory.mktemp("evaluate"), eval_size=(49, 49))
+
+
+def test_evaluate_writes_the_metrics_of_a_checkpoint(run_dir: str) -> None:
+    result = evaluate(run_dir, "best")
+    assert list(result) == ["miou", "pixel_accuracy", "ece", "iou", "images", "step", "checkpoint"]
+    assert list(result["iou"]) == list(CLASS_NAMES)
+    assert result["images"] == len(SIZES) and result["step"] == STEP
+    assert result["checkpoint"].endswith(f"best/ckpt-{STEP}")
+    # Above what one class everywhere would give: the weights were restored and several classes compete.
+    assert 0 < result["miou"] < 1 and min(result["iou"].values()) > 0
+    assert json.loads(Path(run_dir, "metrics.json").read_text()) == result
+    assert evaluate(run_dir) == result | {"checkpoint": result["checkpoint"].replace("best", "last")}
+
+
+def test_evaluate_refuses_other_classes_than_the_run_has(run_dir: str) -> None:
+    path = Path(run_dir, "dataset.json")
+    before = path.read_text()
+    path.write_text(before.replace("dog", "cow"))
+    try:
+        with pytest.raises(UserError, match=r"cow.*dog.*restore the class list"):
+            evaluate(run_dir)
+    finally:
+        path.write_text(before)
+
+
+def test_evaluate_names_a_damaged_dataset_json(run_dir: str) -> None:
+    path = Path(run_dir, "dataset.json")
+    before = path.read_text()
+    path.write_text("{}")
+    try:
+        with pytest.raises(UserError, match=r"run/dataset\.json: .*class_names"):
+            evaluate(run_dir)
+    finally:
+        path.write_text(before)

@@ -6,40 +6,25 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.inference import predict
+from pseudoseg_tf.nn.model import build_model
+from tests.tiny import TinyModel, random_images
 
 
-class TinyModel(tf_keras.Model):
-    """A stride-4 convolution with the interface of PseudoSegModel; remembers what it was called with."""
+class Recorder(TinyModel):
+    """Remembers what it was called with."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.convolution = tf_keras.layers.Conv2D(num_classes, 5, strides=4, padding="same")
-        self.convolution.build([None, None, None, 3])
-        random = np.random.default_rng(0)
-        self.convolution.set_weights([random.normal(size=w.shape) for w in self.convolution.get_weights()])
         self.seen: list[tf.Tensor] = []
 
-    def normalize(self, images: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-        return (images * (2 / 255) - 1) * tf.cast(valid, tf.float32)[..., None]
-
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        assert not training
         self.seen.append(images)
-        return self.convolution(images)
+        return super().call(images, training)
 
 
-@pytest.fixture
-def model() -> TinyModel:
-    return TinyModel(4)
-
-
-def random_images(*shape: int) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 256, [*shape, 3]).astype(np.uint8)
-
-
-def test_predict_equals_the_plain_computation_on_an_image_that_needs_no_padding(model):
+def test_predict_equals_the_plain_computation_on_an_image_that_needs_no_padding() -> None:
+    model = TinyModel()
     images = random_images(2, 33, 49)
     labels, probabilities = predict(model, tf.constant(images), (0, 0))
     logits = model.convolution(images.astype(np.float32) * (2 / 255) - 1).numpy()
@@ -59,17 +44,21 @@ def test_predict_equals_the_plain_computation_on_an_image_that_needs_no_padding(
 @pytest.mark.parametrize(
     ("minimum", "canvas"), [((0, 0), (33, 65)), ((49, 49), (49, 65)), ((97, 81), (97, 81))]
 )
-def test_predict_pads_to_the_canvas_with_the_mean_pixel(model, minimum, canvas):
+def test_predict_pads_to_the_canvas_with_the_mean_pixel(
+    minimum: tuple[int, int], canvas: tuple[int, int]
+) -> None:
+    model = Recorder()
     images = random_images(1, 20, 50)
     labels, probabilities = predict(model, tf.constant(images), minimum)
-    assert labels.shape == [1, 20, 50] and probabilities.shape == [1, 20, 50, 4]
+    assert labels.shape == [1, 20, 50] and probabilities.shape == [1, 20, 50, 3]
     seen = model.seen[-1].numpy()
     assert seen.shape == (1, *canvas, 3)
     np.testing.assert_allclose(seen[:, :20, :50], images * (2 / 255) - 1, atol=1e-6)
     assert not seen[:, 20:].any() and not seen[:, :, 50:].any()
 
 
-def test_predict_is_the_same_for_an_image_and_its_padded_version(model):
+def test_predict_is_the_same_for_an_image_and_its_padded_version() -> None:
+    model = TinyModel()
     images = random_images(2, 20, 50)
     padded = np.full([2, 49, 65, 3], 77, np.uint8)
     padded[0, :20, :50] = images[0]
@@ -82,7 +71,9 @@ def test_predict_is_the_same_for_an_image_and_its_padded_version(model):
         np.testing.assert_allclose(probabilities[index, :20, :width], sure[0], atol=1e-6)
 
 
-def test_predict_with_unknown_sizes_equals_known_sizes(model):
+def test_predict_with_unknown_sizes_equals_known_sizes() -> None:
+    model = TinyModel()
+
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def dynamic(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return predict(model, images, (33, 33))
@@ -96,11 +87,27 @@ def test_predict_with_unknown_sizes_equals_known_sizes(model):
         np.testing.assert_allclose(probabilities, expected[1], atol=1e-6)
 
 
-def test_predict_computes_the_softmax_in_float32_whatever_the_model_returns(model):
+class HalfModel(TinyModel):
+    """Returns bfloat16 logits."""
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return tf.cast(super().call(images, training), tf.bfloat16)
+
+
+def test_predict_computes_the_softmax_in_float32_whatever_the_model_returns() -> None:
     images = tf.constant(random_images(1, 17, 17))
-    expected = predict(model, images, (0, 0))[1]
-    model.call = lambda images, training=False: tf.cast(model.convolution(images), tf.bfloat16)
-    probabilities = predict(model, images, (0, 0))[1]
+    _, probabilities = predict(HalfModel(), images, (0, 0))
     assert probabilities.dtype == tf.float32
     np.testing.assert_allclose(tf.reduce_sum(probabilities, -1), 1, atol=1e-6)
-    np.testing.assert_allclose(probabilities, expected, atol=0.05)
+    np.testing.assert_allclose(probabilities, predict(TinyModel(), images, (0, 0))[1], atol=0.05)
+
+
+@pytest.mark.parametrize("eval_size", [(0, 0), (33, 65)])
+def test_predict_on_the_network_does_not_see_what_padding_held(eval_size: tuple[int, int]) -> None:
+    model = build_model(3, width_multiplier=0.25, aspp_channels=8, decoder_channels=8, attention_dim=8)
+    image = random_images(1, 20, 50)
+    padded = np.full([1, 33, 65, 3], 200, np.uint8)
+    padded[:, :20, :50] = image
+    _, alone = predict(model, tf.constant(image), eval_size)
+    _, inside = predict(model, tf.constant(padded), eval_size, tf.constant([[20, 50]]))
+    np.testing.assert_allclose(inside[:, :20, :50], alone, atol=1e-6)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,6 @@ import tensorflow as tf
 from pseudoseg_tf import metrics
 from pseudoseg_tf.data.specs import IGNORE_LABEL
 from pseudoseg_tf.errors import UserError
-
-REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "A" / "metrics.json"
 
 
 def random_batch(rng: np.random.Generator, batch: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +24,7 @@ def random_batch(rng: np.random.Generator, batch: int, num_classes: int) -> tupl
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "function"])
-def test_confusion_matrix_counts_pairs_and_skips_ignored_pixels(wrap):
+def test_confusion_matrix_counts_pairs_and_skips_ignored_pixels(wrap: Callable[..., Any]) -> None:
     labels = tf.constant([[0, 0, 1], [2, 255, 1]], tf.uint8)
     predictions = tf.constant([[0, 2, 1], [2, 1, 0]], tf.uint8)
     count = wrap(lambda a, b: metrics.confusion_matrix(a, b, 3))
@@ -33,18 +33,18 @@ def test_confusion_matrix_counts_pairs_and_skips_ignored_pixels(wrap):
     np.testing.assert_array_equal(confusion, [[1, 0, 1], [1, 1, 0], [0, 0, 1]])
 
 
-def test_confusion_matrix_refuses_labels_beyond_the_classes():
+def test_confusion_matrix_refuses_labels_beyond_the_classes() -> None:
     with tf.device("CPU"), pytest.raises(tf.errors.InvalidArgumentError, match="out of range"):
         metrics.confusion_matrix(tf.constant([4]), tf.constant([0]), 3)
 
 
-def test_intersection_over_union_tells_absent_classes_from_wrong_ones():
+def test_intersection_over_union_tells_absent_classes_from_wrong_ones() -> None:
     # Class 1 is predicted but never a label; class 3 is neither.
     confusion = np.array([[4, 1, 0, 0], [0, 0, 0, 0], [2, 0, 3, 0], [0, 0, 0, 0]])
     np.testing.assert_allclose(metrics.intersection_over_union(confusion), [4 / 7, 0, 3 / 5, np.nan])
 
 
-def test_calibration_gaps_by_hand():
+def test_calibration_gaps_by_hand() -> None:
     probabilities = tf.constant([[0.95, 0.05], [0.45, 0.55], [0.9, 0.1], [0.59, 0.41]])
     labels = tf.constant([0, 0, IGNORE_LABEL, 0], tf.uint8)
     gaps = metrics.calibration_gaps(labels, probabilities).numpy()
@@ -55,13 +55,13 @@ def test_calibration_gaps_by_hand():
     assert gaps.dtype == np.float64
 
 
-def test_bins_are_closed_above():
+def test_bins_are_closed_above() -> None:
     # One class of two: confidence exactly 1 and exactly 1/2 have no rounding.
     gaps = metrics.calibration_gaps(tf.constant([1, 1]), tf.constant([[1.0, 0.0], [0.5, 0.5]])).numpy()
     assert gaps[14] == -1 and gaps[7] == -0.5
 
 
-def test_calibration_error_equals_the_definition():
+def test_calibration_error_equals_the_definition() -> None:
     labels, probabilities = random_batch(np.random.default_rng(0), 3, 4)
     accumulated = metrics.SegmentationMetrics(4)
     accumulated.update(labels, probabilities)
@@ -77,7 +77,7 @@ def test_calibration_error_equals_the_definition():
     np.testing.assert_allclose(accumulated.result("abcd")["ece"], error, rtol=1e-12)
 
 
-def test_result_over_batches_equals_one_batch_and_reset_forgets():
+def test_result_over_batches_equals_one_batch_and_reset_forgets() -> None:
     labels, probabilities = random_batch(np.random.default_rng(1), 6, 3)
     whole, parts = metrics.SegmentationMetrics(3), metrics.SegmentationMetrics(3)
     update = tf.function(parts.update)
@@ -93,7 +93,7 @@ def test_result_over_batches_equals_one_batch_and_reset_forgets():
     np.testing.assert_allclose(found["ece"], expected["ece"], rtol=1e-12)
 
 
-def test_result_of_a_perfect_and_certain_prediction():
+def test_result_of_a_perfect_and_certain_prediction() -> None:
     labels = np.array([[[0, 1, IGNORE_LABEL]]], np.uint8)
     accumulated = metrics.SegmentationMetrics(3)
     accumulated.update(labels, tf.one_hot([[[0, 1, 2]]], 3))
@@ -107,7 +107,7 @@ def test_result_of_a_perfect_and_certain_prediction():
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_result_without_labels_or_with_diverged_weights_says_so():
+def test_result_without_labels_or_with_diverged_weights_says_so() -> None:
     accumulated = metrics.SegmentationMetrics(2)
     accumulated.update(np.full([1, 2, 2], IGNORE_LABEL, np.uint8), np.full([1, 2, 2, 2], 0.5, np.float32))
     with pytest.raises(UserError, match="no labeled pixel"):
@@ -117,7 +117,7 @@ def test_result_without_labels_or_with_diverged_weights_says_so():
         accumulated.result("ab")
 
 
-def test_replicas_add_up():
+def test_replicas_add_up() -> None:
     labels, probabilities = random_batch(np.random.default_rng(3), 4, 3)
     expected = metrics.SegmentationMetrics(3)
     expected.update(labels, probabilities)
@@ -126,7 +126,7 @@ def test_replicas_add_up():
     with strategy.scope():
         accumulated = metrics.SegmentationMetrics(3)
 
-    def replica(context):
+    def replica(context: tf.distribute.ReplicaContext) -> tuple[np.ndarray, np.ndarray]:
         half = slice(2 * context.replica_id_in_sync_group, 2 * context.replica_id_in_sync_group + 2)
         return labels[half], probabilities[half]
 
@@ -143,9 +143,9 @@ def test_replicas_add_up():
             accumulated.result("abc")
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason="no ../shared/reference/A on this machine")
-def test_reference_numbers():
-    reference = json.loads(REFERENCE.read_text())
+@pytest.mark.needs_shared
+def test_reference_numbers(shared_dir: Path) -> None:
+    reference = json.loads((shared_dir / "reference" / "A" / "metrics.json").read_text())
     labels, predictions = np.array(reference["labels"]), np.array(reference["predictions"])
     confusion = metrics.confusion_matrix(labels, predictions, 21).numpy()
     np.testing.assert_array_equal(confusion, reference["confusion_rows_are_labels"])

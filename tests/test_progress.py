@@ -32,11 +32,11 @@ def run(stream: io.StringIO, total: int, seconds: list[float]) -> str:
     return stream.getvalue()
 
 
-def test_a_short_loop_is_silent_in_a_log():
+def test_a_short_loop_is_silent_in_a_log() -> None:
     assert run(io.StringIO(), 9, [1.0] * 9) == ""
 
 
-def test_a_log_gets_whole_lines_ten_seconds_apart_and_a_last_one():
+def test_a_log_gets_whole_lines_ten_seconds_apart_and_a_last_one() -> None:
     assert run(io.StringIO(), 6, [5.0] * 6).splitlines() == [
         "evaluate 2/6  5.0 s each  0:20 left",
         "evaluate 4/6  5.0 s each  0:10 left",
@@ -44,18 +44,18 @@ def test_a_log_gets_whole_lines_ten_seconds_apart_and_a_last_one():
     ]
 
 
-def test_a_slow_first_item_does_not_spoil_the_rate():
+def test_a_slow_first_item_does_not_spoil_the_rate() -> None:
     text = run(io.StringIO(), 101, [60.0] + [0.25] * 100)
     assert text.splitlines()[0] == "evaluate 1/101"
     assert "evaluate 41/101  4.0/s  0:15 left" in text.splitlines()
 
 
-def test_a_terminal_line_is_rewritten_and_ended():
+def test_a_terminal_line_is_rewritten_and_ended() -> None:
     text = run(Terminal(), 3, [1.0] * 3)
     assert text == ("\revaluate 1/3\x1b[K\revaluate 2/3  1.0/s  0:01 left\x1b[K\revaluate 3/3  1.0/s\x1b[K\n")
 
 
-def test_the_state_at_an_error_stays_visible():
+def test_the_state_at_an_error_stays_visible() -> None:
     clock, stream = Clock(), Terminal()
     with pytest.raises(KeyError), Progress(1000, "predict", stream=stream, clock=clock) as progress:
         for _ in range(3):
@@ -65,5 +65,5 @@ def test_the_state_at_an_error_stays_visible():
     assert stream.getvalue().endswith("\rpredict 6/1000  13.3/s  1:15 left\x1b[K\n")
 
 
-def test_hours():
+def test_hours() -> None:
     assert "2:46:40 left" in run(io.StringIO(), 1001 + 1, [10.0, 10.0])

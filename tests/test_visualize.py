@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from pseudoseg_tf import visualize
-from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, voc_palette
+from pseudoseg_tf.data.specs import IGNORE_LABEL, voc_palette
 
 PALETTE = ((0, 0, 0), (200, 0, 0), (0, 100, 0))
-INFO = DatasetInfo(("background", "cat", "dog"), PALETTE, "pets")
+NAMES = ("background", "cat", "dog")
 LABELS = np.array([[0, 1], [2, IGNORE_LABEL]], np.uint8)
 
 
-def test_colorize():
+def test_colorize() -> None:
     pale = (224, 224, 192)
     np.testing.assert_array_equal(
         visualize.colorize(LABELS, PALETTE), [[PALETTE[0], PALETTE[1]], [PALETTE[2], pale]]
     )
 
 
-def test_overlay_tints_objects_only():
+def test_overlay_tints_objects_only() -> None:
     image = np.full([2, 2, 3], 100, np.uint8)
     expected = [[(100, 100, 100), (125, 75, 75)], [(75, 100, 75), (100, 100, 100)]]
     np.testing.assert_array_equal(visualize.overlay(image, LABELS, PALETTE, alpha=0.25), expected)
     assert visualize.overlay(image, LABELS, PALETTE).dtype == np.uint8
 
 
-def test_palette_png_holds_ids_and_shows_colors(tmp_path):
+def test_palette_png_holds_ids_and_shows_colors(tmp_path: Path) -> None:
     labels = np.arange(256, dtype=np.uint8).reshape(8, 32)
     visualize.save_palette_png(tmp_path / "a.png", labels, voc_palette(21))
     with Image.open(tmp_path / "a.png") as picture:
@@ -41,7 +45,7 @@ def test_palette_png_holds_ids_and_shows_colors(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_save_image_writes_what_the_name_says(tmp_path, name):
+def test_save_image_writes_what_the_name_says(tmp_path: Path, name: str) -> None:
     image = np.full([8, 16, 3], (10, 200, 90), np.uint8)
     visualize.save_image(tmp_path / name, image)
     with Image.open(tmp_path / name) as picture:
@@ -49,12 +53,14 @@ def test_save_image_writes_what_the_name_says(tmp_path, name):
         np.testing.assert_allclose(np.asarray(picture), image, atol=2)
 
 
-def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.png"
     visualize.save_image(path, np.zeros([2, 2, 3], np.uint8))
     before = path.read_bytes()
 
-    def half_written(self: Image.Image, target, **options: object) -> None:
+    def half_written(self: Image.Image, target: Path, **options: object) -> None:
         target.write_bytes(b"half")
         raise OSError("no space left")
 
@@ -67,7 +73,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatc
 
 def panel(batch: int = 2, **changes: np.ndarray) -> np.ndarray:
     """Black views, cold CAM, everything background, unless changed."""
-    arrays = {
+    arrays: dict[str, Any] = {
         "weak": np.zeros([batch, 32, 64, 3], np.uint8),
         "strong": np.zeros([batch, 32, 64, 3], np.uint8),
         "cam": np.zeros([batch, 8, 16, 2]),
@@ -76,7 +82,9 @@ def panel(batch: int = 2, **changes: np.ndarray) -> np.ndarray:
         "pseudo": np.tile([1.0, 0, 0], [batch, 8, 16, 1]),
         "labels": np.zeros([batch, 32, 64], np.uint8),
     }
-    return visualize.pseudo_label_panel(**(arrays | changes), info=INFO, tile=64, examples=3)
+    return visualize.pseudo_label_panel(
+        **(arrays | changes), palette=PALETTE, class_names=NAMES, tile=64, examples=3
+    )
 
 
 def tile(picture: np.ndarray, row: int, column: int) -> np.ndarray:
@@ -84,7 +92,7 @@ def tile(picture: np.ndarray, row: int, column: int) -> np.ndarray:
     return picture[top : top + 32, left : left + 64]
 
 
-def test_panel_puts_each_stage_into_its_column():
+def test_panel_puts_each_stage_into_its_column() -> None:
     weak = np.zeros([2, 32, 64, 3], np.uint8)
     weak[1] = (1, 2, 3)
     strong = np.full([2, 32, 64, 3], 9, np.uint8)
@@ -106,7 +114,7 @@ def test_panel_puts_each_stage_into_its_column():
     assert (tile(picture, 1, 6) == (224, 224, 192)).all()
 
 
-def test_panel_titles_every_column_and_shows_the_classes_that_occur():
+def test_panel_titles_every_column_and_shows_the_classes_that_occur() -> None:
     plain = panel()
     assert all((plain[:20, 4 + k * 68 : 68 + k * 68] < 128).any() for k in range(7))
     labels = np.zeros([2, 32, 64], np.uint8)
@@ -115,19 +123,34 @@ def test_panel_titles_every_column_and_shows_the_classes_that_occur():
     assert (panel(labels=labels)[-20:] == PALETTE[2]).all(-1).sum() >= 100
 
 
-def test_panel_has_a_row_for_each_example_up_to_the_limit():
+def test_panel_has_a_row_for_each_example_up_to_the_limit() -> None:
     heights = [panel(batch).shape[0] for batch in (1, 2, 3, 4)]
     assert np.diff(heights).tolist() == [36, 36, 0]
 
 
-def test_legend_flows_over_several_lines():
-    info = DatasetInfo(tuple(f"a long class name {k}" for k in range(20)), voc_palette(20), "many")
+def test_legend_flows_over_several_lines_and_is_left_out_without_names() -> None:
+    palette = voc_palette(20)
     labels = np.arange(20, dtype=np.uint8).reshape(1, 4, 5)
     scores = np.eye(20)[labels]
     view = np.zeros([1, 4, 5, 3], np.uint8)
-    arguments = {"cam": scores[..., 1:], "sgc": scores, "decoder": scores, "pseudo": scores, "labels": labels}
-    picture = visualize.pseudo_label_panel(weak=view, strong=view, **arguments, info=info, tile=50)
-    legend = picture[20 + 40 + 4 :]
+
+    def draw(class_names: Sequence[str]) -> np.ndarray:
+        return visualize.pseudo_label_panel(
+            weak=view,
+            strong=view,
+            cam=scores[..., 1:],
+            sgc=scores,
+            decoder=scores,
+            pseudo=scores,
+            labels=labels,
+            palette=palette,
+            class_names=class_names,
+            tile=50,
+        )
+
+    picture, bare = draw([f"a long class name {k}" for k in range(20)]), draw(())
+    np.testing.assert_array_equal(picture[: len(bare)], bare)
+    legend = picture[len(bare) :]
     assert len(legend) > 40 and len(legend) % 20 == 0
-    for color in info.palette[1:]:
+    for color in palette[1:]:
         assert (legend == color).all(-1).sum() >= 100

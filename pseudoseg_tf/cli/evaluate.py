@@ -1,0 +1,46 @@
+"""Scores a checkpoint on the validation images of its run; writes metrics.json into the run directory.
+
+Example:
+  pseudoseg-evaluate --run_dir=runs/shapes --checkpoint=best
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from pseudoseg_tf.cli import _app
+from pseudoseg_tf.errors import UserError
+
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory that pseudoseg-train wrote.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best, or the path of a checkpoint.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Evaluates and prints the scores, in percent."""
+    del argv
+    if not _RUN_DIR.value:
+        raise UserError("--run_dir: missing; name the directory that pseudoseg-train wrote")
+
+    # TensorFlow takes seconds to import: only now, when the flags are known to be right.
+    from pseudoseg_tf.evaluate import evaluate
+
+    result = evaluate(_RUN_DIR.value, _CHECKPOINT.value)
+    width = max(map(len, result["iou"]))
+    print(f"{'class':{width}}     IoU")
+    for name, value in result["iou"].items():
+        print(f"{name:{width}}  {'-':>6}" if value is None else f"{name:{width}}  {100 * value:6.2f}")
+    print(
+        f"mIoU {100 * result['miou']:.2f}  pixel accuracy {100 * result['pixel_accuracy']:.2f}  "
+        f"ECE {100 * result['ece']:.2f}  ({result['images']} images, step {result['step']})"
+    )
+
+
+def run() -> None:
+    """Entry point of pseudoseg-evaluate."""
+    _app.run(main)
+
+
+if __name__ == "__main__":
+    run()
