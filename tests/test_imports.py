@@ -32,7 +32,7 @@ LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY = {
     "nn": {"_keras", "errors", "nn"},
     "pseudo_label": {"nn.layers"},
-    "losses": {"data.specs", "nn.layers"},
+    "losses": {"data.specs", "nn.layers", "pseudo_label"},
     "optim": {"_keras"},
     "data": {"config", "data", "datasets", "errors", "progress"},
     "config": set(),

@@ -1,0 +1,211 @@
+"""pseudoseg-train as a user meets it: help, mistakes, the dry run; and what all programs share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from pseudoseg_tf import config_io
+from pseudoseg_tf.cli._app import user_message
+from pseudoseg_tf.cli.plan import plan
+from pseudoseg_tf.config import Config
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.presets import preset
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # The programs choose TensorFlow's log level themselves.
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def run_train(*flags: str) -> subprocess.CompletedProcess[str]:
+    return run_python("-m", "pseudoseg_tf.cli.train", *flags)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> list[str]:
+    """Overrides for a folder of four images of 20x30, three of them with masks."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for index in range(4):
+        Image.fromarray(np.full([20, 30, 3], 60 * index, np.uint8)).save(tmp_path / f"images/{index}.png")
+        if index < 3:
+            Image.fromarray(np.eye(20, 30, dtype=np.uint8)).save(tmp_path / f"masks/{index}.png")
+    lists = {"classes": "background\nthing\n", "labeled": "0\n1\n", "unlabeled": "3\n0\n1\n", "val": "2\n"}
+    for name, text in lists.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    files = [f"data.{name}={tmp_path / name}.txt" for name in lists]
+    return [f"data.images={tmp_path / 'images'}", f"data.masks={tmp_path / 'masks'}", *files]
+
+
+def small(overrides: list[str], *more: str) -> Config:
+    tiny = [
+        "init.weights=",
+        "model.width_multiplier=0.25",
+        "model.aspp_channels=8",
+        "model.decoder_channels=8",
+    ]
+    return config_io.apply_overrides(preset("folder"), [*tiny, *overrides, *more])
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpshort", "--helpfull"])
+def test_help_shows_examples_and_own_flags(flag: str) -> None:
+    done = run_train(flag)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "pseudoseg-train --preset=shapes --run_dir=runs/shapes\n" in done.stdout
+    for own in ("--preset", "--run_dir", "--set", "--dry_run"):
+        assert f"\n  {own}\n" in done.stdout
+    assert "folder, shapes, voc12" in done.stdout
+    assert "--logtostderr" not in done.stdout
+
+
+def test_help_of_the_installed_program_is_the_same() -> None:
+    as_script = (
+        "import sys; sys.argv = ['pseudoseg-train', '--help']; import pseudoseg_tf.cli.train as m; m.run()"
+    )
+    assert run_python("-c", as_script).stdout == run_train("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--rundir=x"], ["Unknown command line flag 'rundir'", "run_dir", "--help"]),
+        (["runs/x"], ["'runs/x'", "every input is a flag"]),
+        (["--preset=shapes"], ["--run_dir: missing"]),
+        (["--run_dir=DIR"], ["--preset: missing", "shapes"]),
+        (["--run_dir=DIR", "--preset=shape"], ["'shape'", "nearest: shapes"]),
+        (["--run_dir=DIR", "--preset=shapes", "--set", "train.stpes=1"], ["nearest: train.steps"]),
+        (["--run_dir=DIR", "--preset=shapes", "--set", "train.steps=0"], ["train.steps: found '0'"]),
+        (["--run_dir=DIR", "--preset=folder"], ["data.images: found ''"]),
+        (["--run_dir=DIR", "--preset=shapes", "--dry_run=perhaps"], ["dry_run", "perhaps"]),
+    ],
+)
+def test_a_mistake_is_one_line(flags: list[str], parts: list[str], tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    done = run_train(*(flag.replace("DIR", str(run_dir)) for flag in flags))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    for part in parts:
+        assert part in done.stderr
+    assert not run_dir.exists()
+
+
+def test_run_of_another_configuration_is_refused(folder: list[str], tmp_path: Path) -> None:
+    config_io.save(tmp_path / "run", "folder", small(folder))
+    done = run_train(f"--run_dir={tmp_path / 'run'}", "--set", "train.steps=7")
+    assert done.returncode == 2
+    assert "another configuration (train.steps was '4000', now '7')" in done.stderr
+
+
+def test_dry_run_of_the_program(folder: list[str], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    flags = [f"--set={override}" for override in [*folder, "init.weights=", "train.steps=10"]]
+    done = run_train("--preset=folder", f"--run_dir={tmp_path / 'run'}", "--dry_run", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "train: mode=unlabeled steps=10 " in done.stdout
+    assert "(new)" in done.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_mistake_in_the_data_is_one_line(folder: list[str], tmp_path: Path) -> None:
+    Image.fromarray(np.zeros([5, 5], np.uint8)).save(tmp_path / "masks/1.png")
+    flags = [f"--set={override}" for override in folder]
+    done = run_train("--preset=folder", f"--run_dir={tmp_path / 'run'}", *flags)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "1.png" in done.stderr and "5x5" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_plan_counts_data_and_cost(folder: list[str], tmp_path: Path) -> None:
+    overrides = ["train.steps=10", "train.evaluate_every=4", "data.crop_size=33,49", "train.keep=3"]
+    text = " ".join(plan(small(folder, *overrides), str(tmp_path / "run"), continues=True).split())
+    for part in (
+        f"run directory: {tmp_path / 'run'} (continues the run in it)",
+        "classes: 2 (background, thing)",
+        "labeled: 2 images, with masks; 4 a step, 20.0 epochs",
+        "unlabeled: 3 images, not all with masks; 4 a step, 13.3 epochs",
+        "val: 1 images, scored 3 times",
+        "crop_size=33,49",
+        # 4 labeled x 3, 4 weak x 1, 4 for Grad-CAM x 1, 4 strong x 3.
+        "steps: 10, each worth 32 forward passes of 33x49 pixels",
+        "3 last and 1 best",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cost"),
+    [
+        (["train.mode=supervised", "data.batch_labeled=5"], 15),
+        (["pseudo.share_weak_pass=true"], 28),
+        (["model.fine_tune_batch_norm=false"], 28),
+        (["train.mode=weakly", "data.unlabeled=LABELED"], 40),
+        (["data.batch_labeled=1", "data.batch_unlabeled=2"], 13),
+    ],
+)
+def test_plan_counts_the_passes_of_each_mode(
+    folder: list[str], overrides: list[str], cost: int, tmp_path: Path
+) -> None:
+    # In weakly mode each additional image needs image-level labels: those of a mask will do.
+    overrides = [override.replace("LABELED", f"{tmp_path / 'labeled.txt'}") for override in overrides]
+    text = plan(small(folder, *overrides), str(tmp_path / "run"), continues=False)
+    assert f"each worth {cost} forward passes" in text
+    assert ("unlabeled: " in text) == ("train.mode=supervised" not in overrides)
+
+
+def test_user_error_out_of_tf_data_keeps_its_line() -> None:
+    def read(index: int) -> np.ndarray:
+        raise UserError(f"image {index}: damaged; replace the file")
+
+    dataset = tf.data.Dataset.range(1).map(lambda index: tf.numpy_function(read, [index], tf.int64))
+    with pytest.raises(tf.errors.OpError) as error:
+        next(iter(dataset))
+    assert user_message(error.value) == "image 0: damaged; replace the file"
+
+
+def test_messages_of_other_errors() -> None:
+    assert user_message(UserError("a: b")) == "a: b"
+    assert user_message(PermissionError(13, "Permission denied", "runs/x")) == "runs/x: Permission denied"
+    out_of_memory = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+    assert "data.batch_labeled" in (user_message(out_of_memory) or "")
+    # Defects of the program keep their traceback.
+    assert user_message(ValueError("UserError: no")) is None
+    assert user_message(tf.errors.InvalidArgumentError(None, None, "shapes")) is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "stderr"),
+    [
+        ("raise UserError('two\\nlines')", 2, "error: two lines\n"),
+        ("raise KeyboardInterrupt", 130, "interrupted\n"),
+        ("print('done')", 0, ""),
+    ],
+)
+def test_exit_codes(statement: str, code: int, stderr: str) -> None:
+    done = run_python(
+        "-c",
+        "from pseudoseg_tf.cli import _app\nfrom pseudoseg_tf.errors import UserError\n"
+        f"def main(argv):\n    {statement}\n_app.run(main)",
+    )
+    assert (done.returncode, done.stderr) == (code, stderr)
+
+
+def test_a_defect_of_the_program_shows_its_traceback() -> None:
+    done = run_python("-c", "from pseudoseg_tf.cli import _app\n_app.run(lambda argv: 1 / 0)")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
