@@ -117,7 +117,7 @@ def _check_masks(source: Source, key: str) -> None:
     seen = np.zeros(256, bool)
     for position in range(count):
         record = source.read(position * len(source) // count)
-        if record.mask is not None:
+        if record.mask is not None:  # Never None here: the source was asked for masks.
             seen[decode_mask(record.mask, record.id, source.info.num_classes)] = True
     if not seen[1:IGNORE_LABEL].any():
         values = ", ".join(map(str, np.flatnonzero(seen)))

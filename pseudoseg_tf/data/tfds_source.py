@@ -24,8 +24,8 @@ _T = TypeVar("_T")
 def open_builder(name: str, data_dir: str) -> tuple[tfds.core.DatasetBuilder, DatasetInfo]:
     """Finds a builder and prepares its files, as ArrayRecord, if they are not there.
 
-    The builder needs the features "image" (Image), "id" (Text) and, for pixel labels, "label" (Image of one
-    uint8 channel, 255 ignored); its metadata needs "class_names" and may hold "palette".
+    The builder needs the features "image" (Image), "label" (Image of one uint8 channel, 255 ignored) and "id"
+    (Text); its metadata needs "class_names" and may hold "palette".
 
     Args:
       name: TFDS name, such as "shapes_seg" or "shapes_seg/96px"; builders of this package need no import.
@@ -39,13 +39,14 @@ def open_builder(name: str, data_dir: str) -> tuple[tfds.core.DatasetBuilder, Da
     if own.isascii() and all(part.isidentifier() for part in own.split(".")) and _exists(own):
         importlib.import_module(own)
     options = {"data_dir": data_dir or None, "file_format": "array_record"}
-    builder = _ask(functools.partial(tfds.builder, name, **options), where)
-    _ask(builder.download_and_prepare, where)
-    missing = {"image", "id"} - set(builder.info.features or ())
+    hint = "; give the name of a builder whose files in data.data_dir are ArrayRecord or not made yet"
+    builder = _ask(functools.partial(tfds.builder, name, **options), where, hint)
+    missing = {"image", "label", "id"} - set(builder.info.features or ())
     class_names = (builder.info.metadata or {}).get("class_names")
     if missing or not class_names:
-        lacks = ", ".join(sorted(missing)) or "class_names in its metadata"
-        raise UserError(f"{where} lacks {lacks}; give a builder for segmentation made for this program")
+        lacks = f"the features {', '.join(sorted(missing))}" if missing else "class_names in its metadata"
+        raise UserError(f"{where} lacks {lacks}; give a segmentation builder such as shapes_seg")
+    _ask(builder.download_and_prepare, where)
     palette = builder.info.metadata.get("palette") or voc_palette(len(class_names))
     info = DatasetInfo.from_json({"name": builder.name, "class_names": class_names, "palette": palette})
     return builder, info
@@ -57,8 +58,10 @@ class TFDSSource:
     Attributes:
       info: the classes.
       ids: the "id" feature of each record.
-      has_masks: whether every record carries a mask.
+      has_masks: True; the builder has masks or none of its splits could be used.
     """
+
+    has_masks = True
 
     def __init__(
         self,
@@ -77,32 +80,25 @@ class TFDSSource:
           builder: prepared builder.
           split: TFDS split, such as "train", "train[:20]" or "train[20:]".
           key: the configuration key that names it, for error messages.
-          need_masks: whether a builder without pixel labels is an error.
+          need_masks: without effect, as there always are masks; the other sources ask.
           image_labels: multi-hot image-level labels by id; ids without an entry have none.
 
         Raises:
-          UserError: no such split or an empty one; no pixel labels although needed; ids repeat; or image and
-            mask differ in size.
+          UserError: no such split or an empty one, ids repeat, or image and mask differ in size.
         """
         where = f"{key}={split}"
         self.info = info
-        self.has_masks = "label" in builder.info.features
         self._image_labels = image_labels or {}
-        if need_masks and not self.has_masks:
-            raise UserError(f"{where}: {builder.name} has no feature 'label'; it needs pixel labels")
-        skip = {
-            name: tfds.decode.SkipDecoding() for name in ("image", "label") if name in builder.info.features
-        }
-        self._records = _ask(functools.partial(builder.as_data_source, split, decoders=skip), where)
-        if not len(self._records):
+        if not _ask(lambda: builder.info.splits[split].num_examples, where):
             raise UserError(f"{where} holds no records; give a split or part of one with at least one")
+        decoders = {"image": tfds.decode.SkipDecoding(), "label": tfds.decode.SkipDecoding()}
+        self._records = _ask(lambda: builder.as_data_source(split, decoders=decoders), where)
         ids = []
         with Progress(len(self), f"{key}: reading ids") as progress:
             for index in range(len(self)):
                 record = self.read(index)
-                if record.mask is not None:
-                    image_name, mask_name = f"{where} image {record.id}", f"{where} mask {record.id}"
-                    check_sizes(io.BytesIO(record.image), image_name, io.BytesIO(record.mask), mask_name)
+                image, mask = io.BytesIO(record.image), io.BytesIO(record.mask or b"")
+                check_sizes(image, f"{where} image {record.id}", mask, f"{where} mask {record.id}")
                 ids.append(record.id)
                 progress.update()
         check_unique(ids, where)
@@ -115,12 +111,7 @@ class TFDSSource:
         """Returns record `index`."""
         features = self._records[index]
         record_id = features["id"].decode("utf-8", "replace")
-        return Record(
-            id=record_id,
-            image=features["image"],
-            mask=features["label"] if self.has_masks else None,
-            image_labels=self._image_labels.get(record_id),
-        )
+        return Record(record_id, features["image"], features["label"], self._image_labels.get(record_id))
 
 
 def _exists(module: str) -> bool:
@@ -130,10 +121,10 @@ def _exists(module: str) -> bool:
         return False
 
 
-def _ask(call: Callable[[], _T], where: str) -> _T:
-    """Calls TFDS, whose complaints about names, splits and formats are all ValueErrors of many lines."""
+def _ask(call: Callable[[], _T], where: str, hint: str = "") -> _T:
+    """Calls TFDS, whose complaints about names, splits and formats run over many lines; keeps the first."""
     try:
         return call()
-    except (ValueError, NotImplementedError, OSError) as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UserError(f"{where}: {reason}") from error
+    except (ValueError, KeyError, NotImplementedError, OSError) as error:
+        reason = str(error.args[0] if error.args else error).strip().split("\n")[0]
+        raise UserError(f"{where}: {reason or type(error).__name__}{hint}") from error

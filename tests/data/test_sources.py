@@ -1,0 +1,686 @@
+"""Folders, TFRecord shards and TFDS builders: what they give, and every mistake they refuse."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import importlib
+import io
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from pseudoseg_tf.config import DataConfig
+from pseudoseg_tf.data import sources as sources_module
+from pseudoseg_tf.data.decode import decode_record
+from pseudoseg_tf.data.folder import FolderSource
+from pseudoseg_tf.data.sources import Sources, open_sources
+from pseudoseg_tf.data.specs import DatasetInfo, Source, voc_palette
+from pseudoseg_tf.data.splits import class_balanced_draw, read_ids
+from pseudoseg_tf.data.tfrecord import TFRecordSource
+from pseudoseg_tf.errors import UserError
+
+INFO = DatasetInfo(("background", "cat", "dog"), voc_palette(3), "tiny")
+
+
+def picture(number: int, size: tuple[int, int] = (6, 8)) -> np.ndarray:
+    return np.full((*size, 3), number, np.uint8)
+
+
+def labels_of(number: int, size: tuple[int, int] = (6, 8)) -> np.ndarray:
+    labels = np.full(size, number % 3, np.uint8)
+    labels[0, 0] = 255
+    return labels
+
+
+def png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def check(source: Source, numbers: Sequence[int], with_masks: bool = True) -> None:
+    """The source holds exactly these pictures, read in any order and from several threads."""
+    assert len(source) == len(source.ids) == len(numbers)
+    assert source.has_masks == with_masks
+    for index in reversed(range(len(numbers))):
+        record = source.read(index)
+        assert record.id == source.ids[index]
+        image, labels = decode_record(record, 3)
+        np.testing.assert_array_equal(image, picture(numbers[index]))
+        expected = labels_of(numbers[index]) if with_masks else np.full((6, 8), 255)
+        np.testing.assert_array_equal(labels, expected)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        ids = [record.id for record in pool.map(source.read, list(range(len(numbers))) * 5)]
+    assert ids == list(source.ids) * 5
+
+
+# Folders
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataConfig:
+    """Pictures 0..9: 0-2 labeled, 3-6 unlabeled and without masks, 7-9 for evaluation."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for number in range(10):
+        Image.fromarray(picture(number)).save(tmp_path / f"images/p{number}.png")
+        if number not in (3, 4, 5, 6):
+            Image.fromarray(labels_of(number)).save(tmp_path / f"masks/p{number}.png")
+    (tmp_path / "classes.txt").write_text("background\ncat\ndog\n")
+    (tmp_path / "labeled.txt").write_text("p0\np1\np2\n")
+    (tmp_path / "unlabeled.txt").write_text("p3\np4\np5\np6\n")
+    (tmp_path / "val.txt").write_text("p7\np8\np9\n")
+    return DataConfig(
+        images=str(tmp_path / "images"),
+        masks=str(tmp_path / "masks"),
+        classes=str(tmp_path / "classes.txt"),
+        labeled=str(tmp_path / "labeled.txt"),
+        unlabeled=str(tmp_path / "unlabeled.txt"),
+        val=str(tmp_path / "val.txt"),
+    )
+
+
+def give_masks(folder: DataConfig, numbers: Sequence[int] = (3, 4, 5, 6)) -> None:
+    for number in numbers:
+        Image.fromarray(labels_of(number)).save(f"{folder.masks}/p{number}.png")
+
+
+class TestFolder:
+    def test_what_it_gives(self, folder: DataConfig) -> None:
+        sources = open_sources(folder, "unlabeled")
+        assert sources.info.class_names == ("background", "cat", "dog")
+        assert sources.info.palette == voc_palette(3)
+        assert sources.info.name == Path(folder.classes).parent.name
+        check(sources.labeled, [0, 1, 2])
+        check(sources.val, [7, 8, 9])
+        assert sources.unlabeled is not None
+        check(sources.unlabeled, [3, 4, 5, 6], with_masks=False)
+        assert sources.unlabeled.read(0).mask is None
+        assert sources.unlabeled.read(0).image_labels is None
+        assert sources.notes == ()
+
+    def test_supervised_reads_no_unlabeled_list(self, folder: DataConfig) -> None:
+        assert open_sources(dataclasses.replace(folder, unlabeled=""), "supervised").unlabeled is None
+
+    def test_masks_of_unlabeled_images_come_along(self, folder: DataConfig) -> None:
+        give_masks(folder)
+        unlabeled = open_sources(folder, "unlabeled").unlabeled
+        assert unlabeled is not None
+        check(unlabeled, [3, 4, 5, 6])
+
+    def test_some_masks(self, folder: DataConfig) -> None:
+        give_masks(folder, [4])
+        unlabeled = open_sources(folder, "unlabeled").unlabeled
+        assert unlabeled is not None and not unlabeled.has_masks
+        assert [unlabeled.read(index).mask is None for index in range(4)] == [True, False, True, True]
+
+    def test_spelling_of_ids_and_files(self, folder: DataConfig, tmp_path: Path) -> None:
+        # JPEG in capitals in a subfolder, a full name where two files share a stem, a stem with a dot.
+        (tmp_path / "images/sub").mkdir()
+        (tmp_path / "masks/sub").mkdir()
+        Image.fromarray(picture(1)).save(tmp_path / "images/sub/x.JPEG", "JPEG", quality=100)
+        Image.fromarray(labels_of(1)).save(tmp_path / "masks/sub/x.PNG", "PNG")
+        Image.fromarray(picture(1)).save(tmp_path / "images/p1.jpg")
+        Path(tmp_path / "images/p0.png").rename(tmp_path / "images/p.0.png")
+        Path(tmp_path / "masks/p0.png").rename(tmp_path / "masks/p.0.png")
+        Path(folder.labeled).write_text("./p.0\r\np1.png\r\nsub/x\r\n")
+        labeled = open_sources(folder, "supervised").labeled
+        assert list(labeled.ids) == ["p.0", "p1", "sub/x"]
+        assert labeled.read(1).image == Path(tmp_path / "images/p1.png").read_bytes()
+        np.testing.assert_array_equal(decode_record(labeled.read(2), 3)[1], labels_of(1))
+
+    def test_each_directory_is_listed_once(self, folder: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        listed = []
+        scandir = os.scandir
+
+        def recorded(path: Any) -> Any:
+            listed.append(os.path.normpath(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", recorded)
+        open_sources(folder, "unlabeled")
+        assert sorted(listed) == sorted([folder.images, folder.masks])
+
+    def test_overlap_of_labeled_and_unlabeled_is_noted(self, folder: DataConfig) -> None:
+        Path(folder.unlabeled).write_text("p3\np1\np0\n")
+        assert open_sources(folder, "unlabeled").notes == (
+            "2 of the 3 images of data.labeled are in data.unlabeled too",
+        )
+
+    def test_vanished_file(self, folder: DataConfig, tmp_path: Path) -> None:
+        labeled = open_sources(folder, "supervised").labeled
+        (tmp_path / "masks/p1.png").unlink()
+        with pytest.raises(UserError, match=r"masks/p1.png: cannot be read \(No such file"):
+            labeled.read(1)
+
+
+def write(key: str, text: str) -> Callable[[DataConfig], DataConfig]:
+    """Another content for the file that a key names."""
+
+    def change(data: DataConfig) -> DataConfig:
+        Path(getattr(data, key)).write_text(text)
+        return data
+
+    return change
+
+
+def replace(**values: str) -> Callable[[DataConfig], DataConfig]:
+    return lambda data: dataclasses.replace(data, **values)  # type: ignore[arg-type]
+
+
+def put_mask(number: int, array: np.ndarray) -> Callable[[DataConfig], DataConfig]:
+    def change(data: DataConfig) -> DataConfig:
+        Image.fromarray(array).save(f"{data.masks}/p{number}.png")
+        return data
+
+    return change
+
+
+def second_file(data: DataConfig) -> DataConfig:
+    shutil.copy(f"{data.images}/p1.png", f"{data.images}/p1.jpg")
+    return data
+
+
+def black_and_white(data: DataConfig) -> DataConfig:
+    for number in range(3):
+        put_mask(number, np.where(labels_of(number) == 0, 0, 255).astype(np.uint8))(data)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (replace(images=""), r"^data.images: \(empty\) is not a folder"),
+        (replace(images="/nowhere/x"), r"^data.images: /nowhere/x is not a folder; give the path of one"),
+        (replace(masks="/nowhere/x"), r"^data.masks: /nowhere/x is not a folder"),
+        (replace(classes="/nowhere/x"), r"^data.classes: /nowhere/x cannot be read"),
+        (replace(labeled=""), r"^data.labeled is empty; it must name a text file"),
+        (replace(unlabeled="/nowhere/x"), r"^data.unlabeled: /nowhere/x cannot be read"),
+        (write("val", ""), r"^data.val: .*val.txt holds no ids"),
+        (write("labeled", "p0\np0\n"), r"^data.labeled: .*labeled.txt repeats 1 id \('p0'\)"),
+        (
+            write("labeled", "p0\np11\nq\n"),
+            r"^data.labeled: .*labeled.txt: 2 of 3 ids have no image \(.jpg, .jpeg, .png\) in data.images "
+            r".*images, first 'p11' \(did you mean 'p1'\?\); add the image or take the id off the list",
+        ),
+        (write("unlabeled", "nowhere/p3\n"), r"1 of 1 ids have no image .* first 'nowhere/p3'; add"),
+        (
+            write("labeled", "images/p0.png masks/p0.png\n"),
+            r"first 'images/p0.png masks/p0.png'; .*\(a line holds one id and nothing else\)",
+        ),
+        (write("labeled", "p0\np3\n"), r"1 of 2 ids have no mask \(.png\) in data.masks .*, first 'p3'"),
+        (write("val", "p7\np3\n"), r"^data.val: .* 1 of 2 ids have no mask"),
+        (write("labeled", "p0\n../p1\n"), r"holds '\.\./p1'; ids are paths in the image folder"),
+        (
+            second_file,
+            r"^data.images: .*images.? holds p1.jpg and p1.png for the id 'p1'; write the file name",
+        ),
+        (
+            write("val", "p7\np1\np0\n"),
+            r"^data.labeled and data.val share 2 ids \('p0', 'p1'\); what is scored",
+        ),
+        (write("unlabeled", "p3\np8.png\n"), r"^data.unlabeled and data.val share 1 id \('p8'\)"),
+        (put_mask(1, labels_of(1, (8, 6))), r"images/p1.png is 8x6 pixels .*/masks/p1.png is 6x8; they must"),
+        (put_mask(9, labels_of(9, (6, 9))), r"images/p9.png is 8x6 pixels .*/masks/p9.png is 9x6; they must"),
+        (put_mask(2, np.full((6, 8), 7, np.uint8)), r"^mask p2: pixel values 7; allowed are"),
+        (put_mask(8, picture(1)), r"^mask p8: stored as a color picture"),
+        (
+            black_and_white,
+            r"^data.labeled: the 3 masks looked at hold the values 0, 255 alone, which is no class but the "
+            r"background",
+        ),
+    ],
+)
+def test_folder_mistakes(
+    folder: DataConfig, change: Callable[[DataConfig], DataConfig], message: str
+) -> None:
+    folder = change(folder)
+    with pytest.raises(UserError, match=message) as error:
+        open_sources(folder, "unlabeled")
+    assert "\n" not in str(error.value)
+
+
+def test_unlistable_folder(folder: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"^data.images: .*images.? cannot be listed \(Permission denied\)"):
+        open_sources(folder, "supervised")
+
+
+def test_folder_vanishing_between_listing_and_size_check(
+    folder: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "p0.png")
+
+    monkeypatch.setattr("pseudoseg_tf.data.folder.check_sizes", refuse)
+    with pytest.raises(UserError, match=r"^p0.png: cannot be read \(No such file or directory\)"):
+        open_sources(folder, "supervised")
+
+
+def test_masks_looked_at_are_spread_over_the_list(
+    folder: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources_module, "_MASKS_CHECKED", 2)
+    looked_at = []
+    read = FolderSource.read
+
+    def recorded(self: FolderSource, index: int) -> Any:
+        looked_at.append(self.ids[index])
+        return read(self, index)
+
+    monkeypatch.setattr(FolderSource, "read", recorded)
+    Path(folder.labeled).write_text("p0\np1\np2\np7\n")
+    Path(folder.val).write_text("p8\n")
+    open_sources(folder, "supervised")
+    assert looked_at == ["p0", "p2", "p8"]
+
+
+class TestWeakly:
+    @staticmethod
+    def open(folder: DataConfig, rows: str | None) -> Sources:
+        if rows is not None:
+            path = Path(folder.labeled).with_name("tags.csv")
+            path.write_text(rows)
+            folder = dataclasses.replace(folder, image_labels=str(path))
+        return open_sources(folder, "weakly")
+
+    def test_labels_from_rows(self, folder: DataConfig) -> None:
+        sources = self.open(folder, "p6,dog\np4.png\np5,cat,dog\np3,cat\nother,cat\n")
+        assert sources.unlabeled is not None
+        labels = [sources.unlabeled.read(index).image_labels for index in range(4)]
+        np.testing.assert_array_equal(np.stack(labels), [[1, 0], [0, 0], [1, 1], [0, 1]])  # type: ignore[arg-type]
+        assert sources.labeled.read(0).image_labels is None
+        assert sources.notes == ()
+
+    def test_labels_from_masks(self, folder: DataConfig) -> None:
+        give_masks(folder)
+        sources = self.open(folder, None)
+        assert sources.unlabeled is not None and sources.unlabeled.read(0).image_labels is None
+        assert sources.notes == ("image-level labels of 4 of 4 unlabeled images come from their masks",)
+
+    def test_rows_and_masks(self, folder: DataConfig) -> None:
+        give_masks(folder, [3, 4])
+        sources = self.open(folder, "p5,cat\np6,dog\n")
+        assert sources.notes == ("image-level labels of 2 of 4 unlabeled images come from their masks",)
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            (
+                None,
+                r"^data.image_labels: 4 of 4 .* neither a row in a CSV file \(the key is empty\) nor a mask",
+            ),
+            (
+                "p3,cat\np4,dog\n",
+                r"^data.image_labels: 2 of 4 .* in .*tags.csv nor a mask, first 'p5'; train.mode",
+            ),
+            ("p3,bird\n", r"^data.image_labels: .*tags.csv line 1 names 'bird'"),
+        ],
+    )
+    def test_mistakes(self, folder: DataConfig, rows: str | None, message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            self.open(folder, rows)
+
+    def test_rows_are_read_in_this_mode_only(self, folder: DataConfig) -> None:
+        open_sources(dataclasses.replace(folder, image_labels="/nowhere/x"), "unlabeled")
+        with pytest.raises(UserError, match=r"^data.image_labels: /nowhere/x cannot be read"):
+            open_sources(dataclasses.replace(folder, image_labels="/nowhere/x"), "weakly")
+
+
+# TFRecord shards
+
+
+def example(number: int, without: Sequence[str] = (), **changes: bytes) -> bytes:
+    """A record as DeepLab's converters write it."""
+    features = {
+        "image/encoded": png(picture(number)),
+        "image/filename": b"p%d" % number,
+        "image/format": b"png",
+        "image/segmentation/class/encoded": png(labels_of(number)),
+        "image/segmentation/class/format": b"png",
+    } | {key.replace("_", "/"): value for key, value in changes.items()}
+    message = tf.train.Example()
+    for key, value in features.items():
+        if key not in without:
+            message.features.feature[key].bytes_list.value.append(value)
+    message.features.feature["image/height"].int64_list.value.append(6)
+    message.features.feature["image/width"].int64_list.value.append(8)
+    return message.SerializeToString()
+
+
+def write_shard(path: Path, records: Sequence[bytes], **options: Any) -> str:
+    with tf.io.TFRecordWriter(str(path), **options) as writer:
+        for record in records:
+            writer.write(record)
+    return str(path)
+
+
+NO_MASK = ("image/segmentation/class/encoded", "image/segmentation/class/format")
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> DataConfig:
+    write_shard(tmp_path / "train-0", [example(0), example(1)])
+    write_shard(tmp_path / "train-1", [example(2)])
+    write_shard(tmp_path / "more", [example(number, without=NO_MASK) for number in range(3, 7)])
+    write_shard(tmp_path / "val", [example(7, image_filename=b"p7.jpg"), example(8)])
+    (tmp_path / "classes.txt").write_text("background\ncat\ndog\n")
+    return DataConfig(
+        source="tfrecord",
+        classes=str(tmp_path / "classes.txt"),
+        labeled=str(tmp_path / "train-*"),
+        unlabeled=str(tmp_path / "more"),
+        val=str(tmp_path / "val"),
+    )
+
+
+class TestTFRecord:
+    open = staticmethod(functools.partial(TFRecordSource, INFO, key="data.labeled", need_masks=True))
+
+    def test_what_they_give(self, shards: DataConfig) -> None:
+        sources = open_sources(shards, "unlabeled")
+        check(sources.labeled, [0, 1, 2])
+        check(sources.val, [7, 8])
+        assert list(sources.val.ids) == ["p7", "p8"]
+        assert sources.unlabeled is not None
+        check(sources.unlabeled, [3, 4, 5, 6], with_masks=False)
+
+    def test_several_patterns(self, shards: DataConfig) -> None:
+        check(self.open(f"{shards.val}, {shards.labeled}"), [7, 8, 0, 1, 2])
+
+    def test_image_labels(self, shards: DataConfig, tmp_path: Path) -> None:
+        (tmp_path / "tags.csv").write_text("p3,cat\np4,dog\np5\np6,cat\n")
+        weakly = dataclasses.replace(shards, image_labels=str(tmp_path / "tags.csv"))
+        unlabeled = open_sources(weakly, "weakly").unlabeled
+        assert unlabeled is not None
+        np.testing.assert_array_equal(unlabeled.read(1).image_labels, [0, 1])
+
+    @pytest.mark.parametrize("patterns", ["", "nothing-*", "train-0,nothing"])
+    def test_no_file_fits(self, shards: DataConfig, tmp_path: Path, patterns: str) -> None:
+        paths = ",".join(str(tmp_path / name) for name in patterns.split(",")) if patterns else ""
+        with pytest.raises(UserError, match=r"^data.labeled: no file fits '.*'; give a pattern such as"):
+            self.open(paths)
+
+    def test_the_same_shard_twice(self, shards: DataConfig, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"^data.labeled: .* repeats 1 id \('.*train-1'\)"):
+            self.open(f"{shards.labeled},{tmp_path}/train-1")
+
+    @pytest.mark.parametrize(
+        ("record", "message"),
+        [
+            (b"\xff\xff\xff", r"shard record at byte 12 is not a tf.train.Example"),
+            (example(0, without=["image/encoded"]), r"record at byte 12 has no image/encoded; it needs"),
+            (example(0, without=["image/filename"]), r"record at byte 12 has no image/filename; it needs"),
+            (
+                example(0, without=NO_MASK),
+                r"^data.labeled: .*shard record 'p0' has no image/segmentation/class/e",
+            ),
+            (
+                example(0, image_encoded=png(picture(0, (8, 8)))),
+                r"shard image p0 is 8x8 .*shard mask p0 is 8x6",
+            ),
+            (example(0, image_encoded=b"text"), r"shard image p0: neither a JPEG nor a PNG file"),
+        ],
+    )
+    def test_bad_records(self, tmp_path: Path, record: bytes, message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            self.open(write_shard(tmp_path / "shard", [record]))
+
+    def test_ids_repeat(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"^data.labeled: .*shard repeats 1 id \('p0'\)"):
+            self.open(write_shard(tmp_path / "shard", [example(0), example(1), example(0)]))
+
+    def test_no_records(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"^data.labeled: .*shard holds no records"):
+            self.open(write_shard(tmp_path / "shard", []))
+
+    @pytest.mark.parametrize("damage", ["compressed", "cut", "cut header", "length", "other"])
+    def test_damaged_shards(self, tmp_path: Path, damage: str) -> None:
+        path = tmp_path / "shard"
+        write_shard(path, [example(0), example(1)], options="GZIP" if damage == "compressed" else None)
+        content = bytearray(path.read_bytes())
+        second = 12 + len(example(0)) + 4
+        if damage == "cut":
+            del content[-1]
+        elif damage == "cut header":
+            del content[second + 5 :]
+        elif damage == "length":
+            content[second] ^= 1
+        elif damage == "other":
+            content[:] = b"just a text file"
+        path.write_bytes(content)
+        place = 0 if damage in ("compressed", "other") else second
+        with pytest.raises(UserError, match=rf"shard: not a TFRecord file, .* \(at byte {place}\)"):
+            self.open(str(path))
+
+    def test_a_directory_is_no_shard(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=rf"^{tmp_path}: cannot be read \("):
+            self.open(str(tmp_path))
+
+    def test_vanished_shard(self, tmp_path: Path) -> None:
+        source = self.open(write_shard(tmp_path / "shard", [example(0)]))
+        (tmp_path / "shard").unlink()
+        with pytest.raises(UserError, match=r"shard: cannot be read \(.*No such file"):
+            source.read(0)
+
+
+# TensorFlow Datasets
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    """Builder tiny_scenes, prepared once: split train is pictures 0..6, val 7..8, odd of wrong size."""
+    import tensorflow_datasets as tfds
+
+    class TinyScenes(tfds.core.GeneratorBasedBuilder):
+        # Not the name of this file: TFDS would look for more of the data set beside it.
+        __module__ = "tiny_scenes"
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+                "id": tfds.features.Text(),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                metadata=tfds.core.MetadataDict(class_names=list(INFO.class_names), palette=[[9, 9, 9]] * 3),
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+            return {
+                "train": self._generate_examples(range(7)),
+                "val": self._generate_examples(range(7, 9)),
+                "odd": self._generate_examples(range(1), width=9),
+            }
+
+        def _generate_examples(self, numbers: Sequence[int], width: int = 8) -> Any:
+            for number in numbers:
+                image, label = picture(number, (6, width)), labels_of(number)[..., None]
+                yield number, {"image": image, "label": label, "id": f"p{number}"}
+
+    class NamelessScenes(TinyScenes):
+        __module__ = "tiny_scenes"
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            return tfds.core.DatasetInfo(builder=self, features=super()._info().features)
+
+    class Photos(TinyScenes):
+        __module__ = "tiny_scenes"
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            features = {"photo": tfds.features.Image(), "id": tfds.features.Text()}
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    return DataConfig(
+        source="tfds",
+        name="tiny_scenes",
+        data_dir=str(tmp_path_factory.mktemp("tfds")),
+        labeled="train[:3]",
+        unlabeled="train[3:]",
+        val="val",
+    )
+
+
+class TestTFDS:
+    def test_what_they_give(self, prepared: DataConfig) -> None:
+        sources = open_sources(prepared, "unlabeled")
+        assert sources.info == DatasetInfo(INFO.class_names, ((9, 9, 9),) * 3, "tiny_scenes")
+        check(sources.labeled, [0, 1, 2])
+        check(sources.val, [7, 8])
+        assert sources.unlabeled is not None
+        check(sources.unlabeled, [3, 4, 5, 6])
+        assert sources.notes == ()
+
+    def test_bytes_come_out_encoded(self, prepared: DataConfig) -> None:
+        assert open_sources(prepared, "supervised").labeled.read(0).image.startswith(b"\x89PNG")
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"name": "no_such_scenes"},
+                r"^data.name=no_such_scenes: Dataset no_such_scenes not found\.; give",
+            ),
+            ({"name": ""}, r"^data.name=: "),
+            ({"name": "photos"}, r"^data.name=photos lacks the features image, label; give a segmentation"),
+            ({"name": "nameless_scenes"}, r"^data.name=nameless_scenes lacks class_names in its metadata"),
+            ({"labeled": "test"}, r"^data.labeled=test: Unknown split 'test'"),
+            ({"labeled": "train[:x]"}, r"^data.labeled=train\[:x\]: Error parsing split"),
+            ({"labeled": "train[:0]"}, r"^data.labeled=train\[:0\] holds no records"),
+            ({"labeled": "train+train"}, r"^data.labeled=train\+train repeats 7 ids"),
+            (
+                {"labeled": "odd"},
+                r"^data.labeled=odd image p0 is 9x6 pixels .*data.labeled=odd mask p0 is 8x6",
+            ),
+            ({"val": "train[2:]"}, r"^data.labeled and data.val share 1 id \('p2'\)"),
+        ],
+    )
+    def test_mistakes(self, prepared: DataConfig, changes: dict[str, str], message: str) -> None:
+        with pytest.raises(UserError, match=message) as error:
+            open_sources(dataclasses.replace(prepared, **changes), "supervised")  # type: ignore[arg-type]
+        assert "\n" not in str(error.value)
+
+    def test_files_without_random_access(self, prepared: DataConfig, tmp_path: Path) -> None:
+        import tensorflow_datasets as tfds
+
+        tfds.builder(prepared.name, data_dir=tmp_path, file_format="tfrecord").download_and_prepare()
+        with pytest.raises(
+            UserError, match=r"TFRECORD.*; give the name of a builder whose files in data.data_dir"
+        ):
+            open_sources(dataclasses.replace(prepared, data_dir=str(tmp_path)), "supervised")
+
+    def test_builders_of_this_package_need_no_import(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "late_scenes.py").write_text(LATE_SCENES)
+        package = importlib.import_module("pseudoseg_tf.datasets")
+        monkeypatch.setattr(package, "__path__", [str(tmp_path)])
+        with pytest.raises(UserError, match=r"^data.name=late_scenes:1.0.0 lacks the features image, label;"):
+            open_sources(
+                DataConfig(source="tfds", name="late_scenes:1.0.0", data_dir=str(tmp_path)), "supervised"
+            )
+
+
+LATE_SCENES = """
+import tensorflow_datasets as tfds
+
+class LateScenes(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({"id": tfds.features.Text()}))
+
+    def _split_generators(self, dl_manager):
+        return {}
+
+    def _generate_examples(self):
+        return iter(())
+"""
+
+
+# Real images
+
+
+@pytest.fixture(scope="module")
+def voc(shared_dir: Path) -> DataConfig:
+    root = shared_dir / "data" / "voc12_subset"
+    return DataConfig(
+        images=str(root / "images"),
+        masks=str(root / "masks"),
+        classes=str(root / "classes.txt"),
+        labeled=str(root / "train.txt"),
+        unlabeled=str(root / "aug_extra.txt"),
+        val=str(root / "val.txt"),
+    )
+
+
+@pytest.mark.needs_shared
+class TestRealImages:
+    def test_voc_subset(self, voc: DataConfig) -> None:
+        sources = open_sources(voc, "weakly")
+        assert sources.unlabeled is not None
+        assert [len(s) for s in (sources.labeled, sources.unlabeled, sources.val)] == [437, 1500, 445]
+        assert sources.info.class_names[15] == "person" and sources.info.name == "voc12_subset"
+        for source in (sources.labeled, sources.unlabeled, sources.val):
+            for index in range(0, len(source), 50):
+                image, labels = decode_record(source.read(index), 21)
+                assert image.shape == (*labels.shape, 3) and min(labels.shape) <= 256
+
+    def test_an_eighth_of_train_that_misses_no_common_class(self, voc: DataConfig) -> None:
+        common = {8, 10, 12, 13, 15, 17}  # cat, cow, dog, horse, person, sheep
+        labeled = open_sources(voc, "supervised").labeled
+        classes = {}
+        for index, record_id in enumerate(labeled.ids):
+            classes[record_id] = common & set(np.unique(decode_record(labeled.read(index), 21)[1]).tolist())
+        drawn = class_balanced_draw(labeled.ids, classes, len(labeled) // 8, 0, 5)
+        assert len(drawn) == 54 and set(drawn) <= set(labeled.ids)
+        assert all(sum(class_id in classes[record_id] for record_id in drawn) >= 5 for class_id in common)
+
+    def test_voc_devkit_with_palette_masks(self, shared_dir: Path, voc: DataConfig) -> None:
+        root = shared_dir / "data/voc12_devkit_sample/VOCdevkit/VOC2012"
+        devkit = dataclasses.replace(
+            voc,
+            images=str(root / "JPEGImages"),
+            masks=str(root / "SegmentationClass"),
+            labeled=str(root / "ImageSets/Segmentation/train.txt"),
+            unlabeled=str(root / "ImageSets/Segmentation/train_aug.txt"),
+            val=str(root / "ImageSets/Segmentation/val.txt"),
+        )
+        sources = open_sources(devkit, "unlabeled")
+        # Both folders hold the same ids for the official lists.
+        again = open_sources(
+            dataclasses.replace(devkit, masks=str(root / "SegmentationClassAug")), "unlabeled"
+        )
+        assert sources.unlabeled is not None and again.unlabeled is not None
+        assert not sources.unlabeled.has_masks and again.unlabeled.has_masks
+        for index in range(len(sources.val)):
+            np.testing.assert_array_equal(
+                decode_record(sources.val.read(index), 21)[1], decode_record(again.val.read(index), 21)[1]
+            )
+
+    def test_published_lists(self, shared_dir: Path) -> None:
+        sizes = {
+            "2_clean": 732,
+            "4_clean": 366,
+            "8_clean": 183,
+            "16_clean_3": 92,
+            "official_train_aug": 10582,
+        }
+        for name, count in sizes.items():
+            assert len(read_ids(shared_dir / f"splits/voc/{name}.txt", "data.labeled")) == count
