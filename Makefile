@@ -5,7 +5,7 @@ PYTEST := TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest
 
 .PHONY: demo test test-slow lint types bench clean
 
-demo: .venv/.installed ## train, evaluate, export and predict on drawn pictures
+demo: .venv/.installed
 	$(BIN)/python -m pseudoseg_tf.demo
 
 test: .venv/.installed
@@ -28,6 +28,7 @@ clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.installed: setup.py pyproject.toml constraints.txt
+	@echo "Installing into .venv; this takes some minutes."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
