@@ -118,13 +118,13 @@ class FolderSource:
         self._images = _find_all(images, ids, "image", where)
         self._masks: Sequence[str | None]
         if need_masks:
-            self._masks = _find_all(masks, self.ids, "mask", where)
+            found = _find_all(masks, self.ids, "mask", where)
+            _check_all_sizes(self._images, found)
+            self._masks = found
         else:
             self._masks = [masks.find(record_id) for record_id in self.ids]
         self.has_masks = None not in self._masks
         self._image_labels = image_labels or {}
-        if need_masks:
-            self._check_sizes()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -143,15 +143,6 @@ class FolderSource:
             image_labels=self._image_labels.get(record_id),
         )
 
-    def _check_sizes(self) -> None:
-        for image, mask in zip(self._images, self._masks, strict=True):
-            if mask is not None:
-                try:
-                    with open(image, "rb") as image_file, open(mask, "rb") as mask_file:
-                        check_sizes(image_file, image, mask_file, mask)
-                except OSError as error:
-                    raise _unreadable(error) from error
-
 
 def _find_all(folder: Folder, ids: Sequence[str], what: str, where: str) -> list[str]:
     found = [folder.find(record_id) for record_id in ids]
@@ -163,6 +154,15 @@ def _find_all(folder: Folder, ids: Sequence[str], what: str, where: str) -> list
             f"add the {what} or take the id off the list (a line holds one id and nothing else)"
         )
     return [path for path in found if path is not None]
+
+
+def _check_all_sizes(images: Sequence[str], masks: Sequence[str]) -> None:
+    for image, mask in zip(images, masks, strict=True):
+        try:
+            with open(image, "rb") as image_file, open(mask, "rb") as mask_file:
+                check_sizes(image_file, image, mask_file, mask)
+        except OSError as error:
+            raise _unreadable(error) from error
 
 
 def _read(path: str) -> bytes:

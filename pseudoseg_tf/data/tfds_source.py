@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from pseudoseg_tf.data.decode import check_sizes
 from pseudoseg_tf.data.specs import DatasetInfo, Record, voc_palette
 from pseudoseg_tf.data.splits import check_unique
+from pseudoseg_tf.data.text import canonical_id
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.progress import Progress
 
@@ -35,9 +36,9 @@ def open_builder(name: str, data_dir: str) -> tuple[tfds.core.DatasetBuilder, Da
       UserError: an unknown name, files in a format without random access, or features or metadata missing.
     """
     where = f"data.name={name}"
-    own = f"pseudoseg_tf.datasets.{re.split(r'[/:]', name)[0]}"
-    if own.isascii() and all(part.isidentifier() for part in own.split(".")) and _exists(own):
-        importlib.import_module(own)
+    module = re.split(r"\W", name)[0]
+    if module and _exists(f"pseudoseg_tf.datasets.{module}"):
+        importlib.import_module(f"pseudoseg_tf.datasets.{module}")
     options = {"data_dir": data_dir or None, "file_format": "array_record"}
     hint = "; give the name of a builder whose files in data.data_dir are ArrayRecord or not made yet"
     builder = _ask(functools.partial(tfds.builder, name, **options), where, hint)
@@ -57,7 +58,7 @@ class TFDSSource:
 
     Attributes:
       info: the classes.
-      ids: the "id" feature of each record.
+      ids: the "id" feature of each record, as a canonical id.
       has_masks: True; the builder has masks or none of its splits could be used.
     """
 
@@ -81,7 +82,7 @@ class TFDSSource:
           split: TFDS split, such as "train", "train[:20]" or "train[20:]".
           key: the configuration key that names it, for error messages.
           need_masks: without effect, as there always are masks; the other sources ask.
-          image_labels: multi-hot image-level labels by id; ids without an entry have none.
+          image_labels: multi-hot image-level labels by canonical id; ids without an entry have none.
 
         Raises:
           UserError: no such split or an empty one, ids repeat, or image and mask differ in size.
@@ -110,7 +111,7 @@ class TFDSSource:
     def read(self, index: int) -> Record:
         """Returns record `index`."""
         features = self._records[index]
-        record_id = features["id"].decode("utf-8", "replace")
+        record_id = canonical_id(features["id"].decode("utf-8", "replace"))
         return Record(record_id, features["image"], features["label"], self._image_labels.get(record_id))
 
 
