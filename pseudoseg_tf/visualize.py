@@ -81,11 +81,11 @@ def pseudo_label_panel(
     pseudo: Scores,
     labels: UInt8,
     palette: Palette,
-    class_names: Sequence[str] = (),
+    class_names: Sequence[str],
     examples: int = 4,
     tile: int = 192,
 ) -> UInt8:
-    """Draws how pseudo labels came about: one row an example, one titled column a stage.
+    """Draws how pseudo labels came about: one row an example, one titled column a stage, and a legend.
 
     Args:
       weak: uint8 [B, H, W, 3], the weak view.
@@ -96,7 +96,7 @@ def pseudo_label_panel(
       pseudo: [B, h, w, C], the pseudo label, soft or hard.
       labels: uint8 [B, H, W], the true labels, 255 where they are not known.
       palette: (red, green, blue) of each class.
-      class_names: where given, a legend names the classes that occur.
+      class_names: the legend names the classes that occur.
       examples: rows at most; the first of the batch.
       tile: longer side of each picture in pixels.
 
@@ -122,7 +122,7 @@ def pseudo_label_panel(
     top = [_LINE + row * (height + _GAP) for row in range(len(weak[:examples]))]
     canvas_width = left[-1] + width + _GAP
     occurring = np.unique(np.concatenate([each.ravel() for each in ids.values()]))
-    legend = _legend(occurring, palette, class_names) if class_names else []
+    legend = _legend(occurring, palette, class_names)
     places, bottom = _flow(legend, canvas_width, top[-1] + height + _GAP)
 
     panel = Image.new("RGB", (canvas_width, bottom), "white")
@@ -168,8 +168,6 @@ def _legend(ids: UInt8, palette: Palette, class_names: Sequence[str]) -> list[tu
 
 def _flow(legend: list[tuple[str, Color]], width: int, top: int) -> tuple[list[tuple[int, int]], int]:
     """Places legend entries line by line from ``top``; returns their corners and where the last line ends."""
-    if not legend:
-        return [], top
     places = []
     x = _GAP
     for name, _ in legend:

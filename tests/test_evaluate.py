@@ -78,6 +78,7 @@ def test_evaluation_equals_a_loop_over_images(canvas: int, devices: int) -> None
     scalars = evaluator.evaluate(tf.constant(-1))
 
     wanted = expected((canvas, canvas))
+    assert json.loads(json.dumps(evaluator.result)) == evaluator.result
     assert evaluator.result["images"] == len(SIZES)
     assert evaluator.result["iou"]["never"] is None
     assert evaluator.result["iou"] == wanted["iou"]

@@ -67,3 +67,9 @@ def test_the_state_at_an_error_stays_visible() -> None:
 
 def test_hours() -> None:
     assert "2:46:40 left" in run(io.StringIO(), 1001 + 1, [10.0, 10.0])
+
+
+def test_a_note_gets_a_line_of_its_own() -> None:
+    for stream, expected in ((Terminal(), "\rskipped: a.png\x1b[K\n"), (io.StringIO(), "skipped: a.png\n")):
+        Progress(2, "predict", stream=stream, clock=Clock()).note("skipped: a.png")
+        assert stream.getvalue() == expected

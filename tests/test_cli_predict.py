@@ -1,0 +1,125 @@
+"""pseudoseg-evaluate, pseudoseg-export and pseudoseg-predict as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pseudoseg_tf.cli.predict import find_images, output_names
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.inference import Predictor
+from pseudoseg_tf.visualize import overlay, save_image
+from tests.tiny import CLASS_NAMES, STEP, make_run, random_images
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"pseudoseg_tf.cli.{program}", *flags]
+    # Errors of the program alone: on a machine without a GPU TensorFlow logs one of its own.
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("program", "flags", "message"),
+    [
+        ("evaluate", [], "--run_dir: missing"),
+        ("export", ["--run_dir=x"], "--out: missing"),
+        ("predict", ["--model=x"], "--images: missing"),
+        ("predict", ["--model=x", "--images=absent", "--out=x"], "--images: absent does not exist"),
+        (
+            "predict",
+            ["--model=x", "--images=tests", "--out=x"],
+            "--images: tests holds no .jpg,",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(program: str, flags: list[str], message: str) -> None:
+    done = run(program, *flags)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
+
+
+def test_from_a_run_to_pictures(tmp_path: Path) -> None:
+    run_dir, model = make_run(tmp_path), tmp_path / "model"
+
+    done = run("evaluate", f"--run_dir={run_dir}", "--checkpoint=best")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    result = json.loads(Path(run_dir, "metrics.json").read_text())
+    assert [line.split()[0] for line in lines[1:-1]] == list(CLASS_NAMES)
+    assert lines[1].split()[1] == f"{100 * result['iou']['background']:.2f}"
+    assert lines[-1].startswith(f"mIoU {100 * result['miou']:.2f}  ") and f"step {STEP})" in lines[-1]
+
+    done = run("export", f"--run_dir={run_dir}", f"--out={model}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{model}: SavedModel of {run_dir}/checkpoints/best/ckpt-{STEP}\n"
+
+    images, out = tmp_path / "images", tmp_path / "new" / "out"
+    images.mkdir()
+    pictures = dict(zip(["a.jpg", "a.png", "b.JPEG"], random_images(3, 20, 30), strict=True))
+    for name, picture in pictures.items():
+        save_image(images / name, picture)
+    (images / "bad.png").write_text("no image")
+    (images / "notes.txt").write_text("no image either, and not named like one")
+    done = run("predict", f"--model={model}", f"--images={images}", f"--out={out}")
+    assert done.returncode == 2 and done.stdout == ""
+    # A slow machine also gets lines of progress.
+    skipped, error = [line for line in done.stderr.splitlines() if not line.startswith("predict ")]
+    assert skipped.startswith(f"skipped: image {images / 'bad.png'}: neither a JPEG nor a PNG")
+    assert error.startswith("error: 1 of 4 images could not be read")
+    stems = ["a_jpg", "a_png", "b"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [*(f"{stem}.png" for stem in stems), *(f"{stem}_overlay.jpg" for stem in stems)]
+    )
+
+    predictor = Predictor(model)
+    labels = predictor(pictures["a.png"]).labels
+    assert len(np.unique(labels)) > 1
+    with Image.open(out / "a_png.png") as written:
+        assert written.mode == "P"
+        np.testing.assert_array_equal(np.asarray(written), labels)
+    with Image.open(out / "a_png_overlay.jpg") as written:
+        shown = overlay(pictures["a.png"], labels, predictor.info.palette).astype(float)
+        assert np.abs(np.asarray(written) - shown).mean() < np.abs(pictures["a.png"] - shown).mean()
+
+    done = run("predict", f"--model={model}", f"--images={images / 'a.jpg'}", f"--out={images}")
+    assert done.returncode == 2
+    assert "holds the images themselves" in done.stderr
+    assert len(list(images.iterdir())) == 5
+
+
+def test_find_images(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpeg", "c.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [path.name for path in find_images(tmp_path)] == ["a.jpeg", "b.PNG"]
+    assert find_images(tmp_path / "c.txt") == [tmp_path / "c.txt"]
+    with pytest.raises(UserError, match="holds no"):
+        find_images(tmp_path / "folder.png")
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["a.jpg", "b.png"], ["a", "b"]),
+        (["a.jpg", "a.png", "b.png"], ["a_jpg", "a_png", "b"]),
+        # Distinct on file systems that ignore case, and from stems that are taken already.
+        (["A.JPG", "a.jpg"], ["A_jpg", "a_jpg_2"]),
+        (["a.jpg", "a.png", "a_jpg.png", "a_png.jpg", "a_png.png"], None),
+        (["a.b.jpg", "a.jpg"], ["a.b", "a"]),
+    ],
+)
+def test_output_names_are_distinct(files: list[str], names: list[str] | None) -> None:
+    found = output_names([Path("folder", file) for file in files])
+    assert len({name.lower() for name in found}) == len(files)
+    if names is not None:
+        assert found == names
