@@ -1,0 +1,87 @@
+"""Convolution padding, batch norm with slim's numbers, dropout, resizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pseudoseg_tf.nn.layers import BatchNorm, Conv, DepthwiseConv, Dropout, resize_align_corners, resize_mask
+
+
+@pytest.mark.parametrize("size", [(8, 9), (9, 9), (17, 12)])
+def test_strided_convolution_is_the_subsampled_one(size: tuple[int, int]) -> None:
+    x = tf.random.stateless_normal([2, *size, 3], [1, 2])
+    for layer in (lambda s: Conv(4, 3, strides=s), lambda s: DepthwiseConv(strides=s)):
+        dense, strided = layer(1), layer(2)
+        expected = dense(x)[:, ::2, ::2]
+        strided.build(x.shape)
+        strided.set_weights(dense.get_weights())
+        np.testing.assert_allclose(strided(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [1, 2, 5])
+def test_depthwise_convolution_is_channelwise(rate: int) -> None:
+    x = tf.random.stateless_normal([1, 7, 6, 2], [3, 4])
+    layer = DepthwiseConv(rate=rate)
+    y = layer(x).numpy()
+    kernel = layer.get_weights()[0]
+    padded = np.pad(x.numpy(), [(0, 0), (rate, rate), (rate, rate), (0, 0)])
+    expected = sum(
+        padded[:, i * rate : i * rate + 7, j * rate : j * rate + 6] * kernel[i, j, :, 0]
+        for i in range(3)
+        for j in range(3)
+    )
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("synchronized", [False, True])
+@pytest.mark.parametrize("graph", [False, True])
+def test_batch_norm_training_step(synchronized: bool, graph: bool) -> None:
+    x = np.random.default_rng(0).normal(2, 3, (2, 3, 4, 5))
+    layer = BatchNorm(0.9, 1e-3, synchronized=synchronized)
+    call = tf.function(layer) if graph else layer
+    y = call(tf.constant(x, tf.float32), training=True)
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-3), atol=1e-5)
+    # The moving variance takes the unbiased variance of 24 values.
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance, 0.9 + 0.1 * variance * 24 / 23, rtol=1e-5)
+
+
+def test_batch_norm_inference_uses_moving_statistics_and_changes_nothing() -> None:
+    layer = BatchNorm(0.9, 1e-3, scale=False)
+    layer.build(tf.TensorShape([None, None, None, 2]))
+    layer.moving_mean.assign([1.0, -1.0])
+    layer.moving_variance.assign([4.0, 9.0])
+    layer.beta.assign([0.5, 0.0])
+    y = layer(tf.constant([[[[3.0, 2.0]]]]))
+    np.testing.assert_allclose(y[0, 0, 0], [2 / np.sqrt(4.001) + 0.5, 3 / np.sqrt(9.001)], rtol=1e-6)
+    np.testing.assert_array_equal(layer.moving_mean, [1, -1])
+
+
+def test_dropout_scales_what_it_keeps_and_repeats_from_saved_state(tmp_path) -> None:
+    layer = Dropout(0.8, seed=3)
+    saved = tf.train.Checkpoint(layer=layer).write(str(tmp_path / "state"))
+    x = tf.ones([1, 50, 50, 4])
+    first = layer(x, training=True).numpy()
+    assert set(np.unique(first)) == {np.float32(0), np.float32(1.25)}
+    assert abs((first > 0).mean() - 0.8) < 0.02
+    assert not np.array_equal(first, layer(x, training=True))
+    restored = Dropout(0.8, seed=99)
+    tf.train.Checkpoint(layer=restored).read(saved).assert_consumed()
+    np.testing.assert_array_equal(restored(x, training=True), first)
+    np.testing.assert_array_equal(layer(x), x)
+
+
+def test_align_corners_keeps_the_corners_and_the_grid() -> None:
+    x = tf.reshape(tf.range(9.0), [1, 3, 3, 1])
+    y = resize_align_corners(x, (9, 9))[0, ..., 0].numpy()
+    np.testing.assert_allclose(y[::4, ::4], x[0, ..., 0], atol=1e-6)
+    np.testing.assert_allclose(y[0], np.linspace(0, 2, 9), atol=1e-6)
+
+
+def test_mask_resize_takes_the_reference_rows() -> None:
+    rows = tf.tile(tf.range(97.0)[tf.newaxis, :, tf.newaxis], [1, 1, 97])
+    np.testing.assert_array_equal(resize_mask(rows, (25, 25))[0, :5, 0], [0, 3, 7, 11, 15])
+    np.testing.assert_array_equal(resize_mask(rows[:, :25, :25], (7, 7))[0, :, 0], [0, 3, 7, 10, 14, 17, 21])
