@@ -95,7 +95,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_run(tmp_path_factory.mktemp("evaluate"), eval_size=(49, 49))
 
 
-def test_evaluate_writes_the_metrics_of_a_checkpoint(run_dir: str) -> None:
+def test_evaluate_writes_the_metrics_of_a_checkpoint_on_one_device_and_two(run_dir: str) -> None:
     result = evaluate(run_dir, "best")
     assert list(result) == ["miou", "pixel_accuracy", "ece", "iou", "images", "step", "checkpoint"]
     assert list(result["iou"]) == list(CLASS_NAMES)
@@ -104,7 +104,17 @@ def test_evaluate_writes_the_metrics_of_a_checkpoint(run_dir: str) -> None:
     # Above what one class everywhere would give: the weights were restored and several classes compete.
     assert 0 < result["miou"] < 1 and min(result["iou"].values()) > 0
     assert json.loads(Path(run_dir, "metrics.json").read_text()) == result
-    assert evaluate(run_dir) == result | {"checkpoint": result["checkpoint"].replace("best", "last")}
+
+    # The last checkpoint, which is the same here, on two devices.
+    path = Path(run_dir, "config.json")
+    path.write_text(path.read_text().replace('"strategy": "auto"', '"strategy": "mirrored"'))
+    shared = evaluate(run_dir)
+    assert shared.pop("checkpoint").endswith(f"last/ckpt-{STEP}")
+    # The batches are the same ones, so that even rounding is.
+    assert shared.pop("iou") == result["iou"]
+    for name in ("miou", "pixel_accuracy", "ece"):
+        np.testing.assert_allclose(shared.pop(name), result[name], rtol=1e-6)
+    assert shared == {"images": len(SIZES), "step": STEP}
 
 
 def test_evaluate_refuses_other_classes_than_the_run_has(run_dir: str) -> None:
