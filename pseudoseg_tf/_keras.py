@@ -7,6 +7,6 @@ import os
 # tf-models-official and TensorFlow's own `tf.keras` must resolve to the same Keras.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-import tf_keras  # noqa: E402
+import tf_keras
 
 __all__ = ["tf_keras"]

@@ -18,7 +18,7 @@ _STEP_KEY = "step/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def load_initial_weights(model: PseudoSegModel, weights: str) -> str:
-    """Loads ImageNet weights into the backbone by their Keras-Applications names ("conv_dw_1/depthwise_kernel").
+    """Loads ImageNet weights into the backbone by Keras-Applications names ("conv_dw_1/depthwise_kernel").
 
     Args:
         model: with a MobileNetV1 backbone.
@@ -33,7 +33,7 @@ def load_initial_weights(model: PseudoSegModel, weights: str) -> str:
     if not isinstance(model.backbone, MobileNetV1):
         raise UserError(
             f"init.weights: found {weights!r} with the backbone {model.backbone.name}, but Keras-Applications "
-            "weights exist for mobilenet_v1 only; leave init.weights empty or take model.backbone=mobilenet_v1"
+            "has weights of mobilenet_v1 only; leave init.weights empty or take model.backbone=mobilenet_v1"
         )
     arrays = _read_arrays(weights)
     variables = {_short_name(variable): variable for variable in model.backbone.variables}

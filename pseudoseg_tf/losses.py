@@ -15,7 +15,9 @@ from pseudoseg_tf.nn.layers import resize_align_corners
 from pseudoseg_tf.pseudo_label import AcrossReplicas, one_replica
 
 
-def _global_mean(values: tf.Tensor, weights: tf.Tensor, count: tf.Tensor, across: AcrossReplicas) -> tf.Tensor:
+def _global_mean(
+    values: tf.Tensor, weights: tf.Tensor, count: tf.Tensor, across: AcrossReplicas
+) -> tf.Tensor:
     """This replica's share of sum(values * weights) / count; 0 if nothing counts."""
     return tf.math.divide_no_nan(tf.reduce_sum(values * weights), across(tf.reduce_sum(count)))
 

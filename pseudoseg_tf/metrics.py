@@ -96,6 +96,10 @@ class SegmentationMetrics(tf.Module):
         for variable in (self._confusion, self._gaps):
             variable.assign(tf.zeros_like(variable))
 
+    def is_empty(self) -> bool:
+        """Whether no labeled pixel was added since ``reset``; ``result`` needs one."""
+        return not self._confusion.numpy().any()
+
     def result(self, class_names: Sequence[str]) -> dict[str, Any]:
         """The metrics of all batches since ``reset``, as values that JSON can hold.
 

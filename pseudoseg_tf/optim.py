@@ -70,5 +70,3 @@ def linear_ramp(step: tf.Tensor, ramp_steps: int) -> tf.Tensor:
     if ramp_steps == 0:
         return tf.constant(1.0)
     return tf.minimum(1.0, tf.cast(step, tf.float32) / float(ramp_steps))
-
-

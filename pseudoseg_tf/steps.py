@@ -64,7 +64,10 @@ class WeakBranch(NamedTuple):
 
 
 def supervised_losses(
-    model: PseudoSegModel, labeled: LabeledBatch, weights: LossWeights, across_replicas: AcrossReplicas = one_replica
+    model: PseudoSegModel,
+    labeled: LabeledBatch,
+    weights: LossWeights,
+    across_replicas: AcrossReplicas = one_replica,
 ) -> dict[str, tf.Tensor]:
     """L_s and weight decay: plain DeepLabv3+, the paper's supervised baseline."""
     logits = model(labeled["image"], training=True)
@@ -93,18 +96,18 @@ def pseudoseg_losses(
 
     Args:
         weakly: image-level labels of the additional images are given; they mask their Grad-CAM and alone
-            train the classifier, as in the reference. Otherwise the classifier's own prediction masks Grad-CAM
-            and the labeled images train the classifier.
+            train the classifier, as in the reference. Otherwise the classifier's own prediction masks
+            Grad-CAM and the labeled images train the classifier.
 
     Returns:
         Losses "supervised" (L_s), "consistency" (L_u), "classification" (L_x), "attention" (L_sa), "decay",
         already weighted, and their sum "total"; and the weak branch.
     """
     terms = {}
-    # Grad-CAM sees moving statistics, so its pass comes before any batch norm is updated. With frozen statistics
-    # both passes are the same one.
-    share = options.share_weak_pass or not model.fine_tune_batch_norm
-    inference_features = None if share else model.features(additional["weak"], training=False)
+    # Grad-CAM sees moving statistics, so its pass comes before any batch norm is updated. With frozen
+    # statistics both passes are the same one.
+    one_pass = options.share_weak_pass or not model.fine_tune_batch_norm
+    cam_features = None if one_pass else model.features(additional["weak"], training=False)
     features = model.features(additional["weak"], training=True)
     if weakly:
         terms["classification"] = losses.image_classification(
@@ -113,7 +116,7 @@ def pseudoseg_losses(
     branch = weak_branch(
         model,
         features,
-        features if share else inference_features,
+        cam_features or features,
         additional["valid"],
         image_labels=additional["image_labels"] if weakly else None,
         options=options,
@@ -161,9 +164,9 @@ def weak_branch(
     """Pseudo label of the weak view; nothing in it carries a gradient.
 
     Args:
-        decoder_features, cam_features: the weak view's end points, for the decoder (training mode) and for classifier,
-            Grad-CAM and self-attention (inference mode).
-        valid: [B, H, W]; the strong view's, so that cut-out cells leave the attention too, as in the reference.
+        decoder_features, cam_features: the weak view's end points, for the decoder (training mode) and for
+            classifier, Grad-CAM and self-attention (inference mode).
+        valid: [B, H, W]; the strong view's: cut-out cells leave the attention too, as in the reference.
         image_labels: [B, C-1] where given (weakly mode); None: the classifier decides, sigmoid >= 0.5.
         training: batch norm and dropout of the heads as in a training step.
     """

@@ -140,8 +140,8 @@ def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
             tf.config.threading.set_inter_op_parallelism_threads(runtime.threads)
         except RuntimeError as error:
             raise UserError(
-                f"runtime.threads: found {runtime.threads}, but TensorFlow already runs in this process with other "
-                "threads; set it before anything else uses TensorFlow"
+                f"runtime.threads: found {runtime.threads}, but TensorFlow already runs in this process with "
+                "another number; set it before anything else uses TensorFlow"
             ) from error
     gpus = tf.config.list_logical_devices("GPU")
     if runtime.strategy == "multi_worker":
@@ -159,7 +159,7 @@ def create_model(config: Config, num_classes: int, log: Log | None = None) -> Ps
     """The model of a configuration with its first weights; call it in the strategy's scope.
 
     Args:
-        log: takes one line on the weights that were loaded; None: they are not loaded, because a checkpoint will be.
+        log: takes one line on the first weights that were loaded; None: a checkpoint will follow, load none.
     """
     before = tf_keras.mixed_precision.global_policy()
     if config.runtime.precision == "bfloat16":
@@ -177,8 +177,8 @@ class Trainer(orbit.StandardTrainer):
     """Runs steps on all replicas.
 
     Attributes:
-        averages: of the latest inner loop: losses, learning rate and, where masks of the additional images are
-            known, how good the pseudo labels were.
+        averages: of the latest inner loop: losses, learning rate and, where masks of the additional images
+            are known, how good the pseudo labels were.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class Trainer(orbit.StandardTrainer):
         names += ["consistency", "classification", "attention"] if unlabeled else []
         with strategy.scope():
             self._losses = {name: tf_keras.metrics.Sum(name) for name in names}
-            # How good the pseudo labels are, where masks of the additional images are known (never trained on).
+            # How good the pseudo labels are, where masks of the additional images are known (never learned).
             watched = unlabeled and sources.unlabeled is not None and sources.unlabeled.has_masks
             self._pseudo_metrics = (
                 {name: SegmentationMetrics(sources.info.num_classes) for name in ("pseudo", "decoder", "sgc")}
@@ -247,6 +247,8 @@ class Trainer(orbit.StandardTrainer):
             )
         result["learning_rate"] = float(self._optimizer.learning_rate)
         for name, metrics in self._pseudo_metrics.items():
+            if metrics.is_empty():
+                continue
             scores = metrics.result(self._sources.info.class_names)
             result |= {f"{name}/{key}": scores[key] for key in ("miou", "pixel_accuracy", "ece")}
         self.averages = result
@@ -307,7 +309,8 @@ def labeled_batch(model: PseudoSegModel, examples: Examples) -> steps.LabeledBat
 def additional_batch(model: PseudoSegModel, examples: Examples, cutout: int) -> steps.AdditionalBatch:
     """Makes both views of the additional stream: the strong one jittered and cut out, both normalized.
 
-    Image-level labels that are not given are read off the pixel labels of the cut-out crop, as in the reference.
+    Image-level labels that are not given are read off the pixel labels of the cut-out crop, as in the
+    reference.
     """
     images = tf.cast(examples["image"], tf.float32)
     draws = color.StrongDraws(examples["jitter"], examples["order"], examples["cutout_center"])
@@ -371,9 +374,8 @@ class _Console:
         # Kilobytes on Linux.
         entry["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         parts = [f"step {step}/{self._steps}"]
-        parts += [
-            f"{name.removeprefix('loss/')} {value:.4g}" for name, value in averages.items() if name.startswith("loss/")
-        ]
+        terms = {name: value for name, value in averages.items() if name.startswith("loss/")}
+        parts += [f"{name.removeprefix('loss/')} {value:.4g}" for name, value in terms.items()]
         if "pseudo/pixel_accuracy" in averages:
             parts.append(f"pseudo-label accuracy {100 * averages['pseudo/pixel_accuracy']:.1f}")
         if seconds is not None:

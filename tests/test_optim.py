@@ -42,7 +42,9 @@ def test_some_variables_may_lack_a_gradient() -> None:
     np.testing.assert_allclose([v.numpy() for v in variables], [0.9, 2.0, 2.81], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("step", "rate"), [(0, 0.007), (15000, 0.007 * 0.5**0.9), (30000, 0.0), (40000, 0.0)])
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 0.007), (15000, 0.007 * 0.5**0.9), (30000, 0.0), (40000, 0.0)]
+)
 def test_schedule(step: int, rate: float) -> None:
     assert float(PolynomialDecay(0.007, 30000)(step)) == pytest.approx(rate, abs=1e-9)
 

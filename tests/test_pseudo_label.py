@@ -34,9 +34,7 @@ def _fused(decoder: np.ndarray, sgc: np.ndarray, gamma: float, temperature: floa
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("gamma", "temperature"), [(0.5, 0.5), (0.3, 1.0), (1.0, 0.1), (0.0, 0.7)])
 @pytest.mark.parametrize("graph", [False, True])
-def test_fuse_is_equation_4(
-    shape: tuple[int, ...], gamma: float, temperature: float, graph: bool
-) -> None:
+def test_fuse_is_equation_4(shape: tuple[int, ...], gamma: float, temperature: float, graph: bool) -> None:
     decoder, sgc = _maps(shape)
     function = tf.function(fuse) if graph else fuse
     fused = function(

@@ -26,7 +26,9 @@ _SKIP_CHANNELS = 48
 def _projection(channels: int, batch_norm: BatchNormFactory, seeds: SeedSequence, name: str) -> ConvBatchNorm:
     initializer = tf_keras.initializers.GlorotUniform(seed=seeds())
     return ConvBatchNorm(
-        Conv(channels, 1, kernel_initializer=initializer, name=f"{name}_conv"), batch_norm(f"{name}_bn"), name=name
+        Conv(channels, 1, kernel_initializer=initializer, name=f"{name}_conv"),
+        batch_norm(f"{name}_bn"),
+        name=name,
     )
 
 

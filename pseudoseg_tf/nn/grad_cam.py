@@ -15,8 +15,8 @@ def grad_cam(
 ) -> tf.Tensor:
     """Localizes each present class in the last feature map (paper section 3.2).
 
-    The weight of a channel is the spatial mean of d logit / d feature. For a classifier on the pooled vector this
-    derivative is the same in every cell, ``d logit / d pooled / (h * w)``, so one Jacobian on the pooled
+    The weight of a channel is the spatial mean of d logit / d feature. For a classifier on the pooled vector
+    this derivative is the same in every cell, ``d logit / d pooled / (h * w)``, so one Jacobian on the pooled
     vector replaces a backward pass per class.
 
     Args:
@@ -25,8 +25,8 @@ def grad_cam(
         image_labels: [B, K] in {0, 1}; classes that are absent get an all-zero map.
 
     Returns:
-        cam, float32 [B, h, w, K] in [0, 1]; no gradient flows through it. The spatial maximum of a present class is 1,
-        unless the raw map is everywhere below 1e-5.
+        cam, float32 [B, h, w, K] in [0, 1]; no gradient flows through it. The spatial maximum of a present class
+        is 1, unless the raw map is everywhere below 1e-5.
     """
     features = tf.stop_gradient(tf.cast(features, tf.float32))
     cells = tf.cast(tf.shape(features)[1] * tf.shape(features)[2], tf.float32)

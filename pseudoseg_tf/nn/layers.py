@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
 
-Initializer = tf_keras.initializers.Initializer
+# tf_keras has no type hints: an initializer object or its name.
+Initializer = Any
 
 
 class EndPoints(NamedTuple):
@@ -48,12 +49,12 @@ def resize_align_corners(x: tf.Tensor, size: tuple[int, int] | tf.Tensor) -> tf.
 
 
 def resize_mask(mask: tf.Tensor, size: tuple[int, int] | tf.Tensor) -> tf.Tensor:
-    """Nearest resize of a mask or label map ``[B, H, W]``: source row ``floor(i * in / out)``, as the reference."""
+    """Nearest resize of a mask or label map ``[B, H, W]``: source row ``floor(i * in / out)``, as in DeepLab."""
     return tf.raw_ops.ResizeNearestNeighbor(images=mask[..., tf.newaxis], size=size)[..., 0]
 
 
 class Conv(tf_keras.layers.Conv2D):
-    """A convolution with DeepLab's padding: stride 1 is SAME, a stride pads explicitly so that it is centered.
+    """A convolution with DeepLab's padding: stride 1 is SAME, a stride pads explicitly to stay centered.
 
     Explicit padding makes cell ``i`` of the output look at ``stride * i`` of the input whatever the parity
     of the size, which is what align-corners resizes assume.
@@ -67,7 +68,7 @@ class Conv(tf_keras.layers.Conv2D):
         strides: int = 1,
         rate: int = 1,
         use_bias: bool = False,
-        kernel_initializer: Initializer | str = "glorot_uniform",
+        kernel_initializer: Initializer = "glorot_uniform",
         name: str | None = None,
     ):
         super().__init__(
@@ -94,7 +95,7 @@ class DepthwiseConv(tf_keras.layers.Layer):
         *,
         strides: int = 1,
         rate: int = 1,
-        kernel_initializer: Initializer | str = "glorot_uniform",
+        kernel_initializer: Initializer = "glorot_uniform",
         name: str | None = None,
     ):
         super().__init__(name=name)
@@ -127,8 +128,8 @@ def _pad_rows_and_columns(x: tf.Tensor, pad: int) -> tf.Tensor:
 class BatchNorm(tf_keras.layers.Layer):
     """Batch normalization over ``[B, H, W, C]`` with slim's semantics.
 
-    Training: normalizes by the batch's (biased) variance; ``moving -= (moving - batch) * (1 - decay)``, the moving
-    variance takes the unbiased batch variance. ``synchronized`` computes the statistics over all replicas.
+    Training: normalizes by the batch's (biased) variance; ``moving -= (moving - batch) * (1 - decay)``, where the
+    moving variance takes the unbiased batch variance. ``synchronized``: statistics over all replicas.
     """
 
     def __init__(

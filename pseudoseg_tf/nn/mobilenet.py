@@ -14,7 +14,6 @@ from pseudoseg_tf.nn.layers import (
     SeedSequence,
 )
 
-
 # Filters and stride of the 13 depthwise-separable blocks.
 _BLOCKS = (
     (64, 1),
@@ -57,9 +56,7 @@ class MobileNetV1(tf_keras.layers.Layer):
         def channels(filters: int) -> int:
             return max(8, round(filters * width))
 
-        self.stem = unit(
-            Conv(channels(32), 3, strides=2, kernel_initializer=initializer(), name="conv1")
-        )
+        self.stem = unit(Conv(channels(32), 3, strides=2, kernel_initializer=initializer(), name="conv1"))
         self.blocks: list[tuple[ConvBatchNorm, ConvBatchNorm]] = []
         stride, rate = 2, 1
         for number, (filters, wanted) in enumerate(_BLOCKS, start=1):
@@ -73,9 +70,7 @@ class MobileNetV1(tf_keras.layers.Layer):
                 kernel_initializer=tf_keras.initializers.RandomNormal(stddev=(2 / 9) ** 0.5, seed=seeds()),
                 name=f"conv_dw_{number}",
             )
-            pointwise = Conv(
-                channels(filters), 1, kernel_initializer=initializer(), name=f"conv_pw_{number}"
-            )
+            pointwise = Conv(channels(filters), 1, kernel_initializer=initializer(), name=f"conv_pw_{number}")
             self.blocks.append((unit(depthwise), unit(pointwise)))
 
     def call(self, images: tf.Tensor, training: bool = False) -> EndPoints:

@@ -95,7 +95,10 @@ class PseudoSegModel(tf_keras.Model):
 
     @property
     def regularized_weights(self) -> list[tf.Variable]:
-        """What weight decay applies to: kernels of convolutions and classifier, not depthwise, not self-attention."""
+        """What weight decay applies to: kernels of convolutions and classifier.
+
+        Not depthwise kernels, biases, batch norm or self-attention, as in the reference.
+        """
         kept = {id(layer) for layer in self.sgc_attention.submodules}
         return [
             layer.kernel

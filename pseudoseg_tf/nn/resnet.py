@@ -69,7 +69,8 @@ class Bottleneck(tf_keras.layers.Layer):
 class ResNetV1Beta(tf_keras.layers.Layer):
     """ResNet-50 or -101 at output stride 16 or 8, as DeepLab's ``resnet_v1_*_beta``.
 
-    The stride of a block sits in its **last** unit; strides beyond ``output_stride`` become dilation of what follows.
+    The stride of a block sits in its **last** unit; strides beyond ``output_stride`` become dilation of what
+    follows.
 
     Args:
         units: bottleneck units of the four blocks, e.g. (3, 4, 6, 3).
@@ -78,7 +79,11 @@ class ResNetV1Beta(tf_keras.layers.Layer):
     """
 
     def __init__(
-        self, units: tuple[int, int, int, int], output_stride: int, batch_norm: BatchNormFactory, seeds: SeedSequence
+        self,
+        units: tuple[int, int, int, int],
+        output_stride: int,
+        batch_norm: BatchNormFactory,
+        seeds: SeedSequence,
     ):
         super().__init__(name="resnet_v1")
         self.stem = [
@@ -113,7 +118,7 @@ class ResNetV1Beta(tf_keras.layers.Layer):
         x = images
         for conv in self.stem:
             x = conv(x, training=training)
-        # Explicit padding keeps the pool centered whatever the parity; values are behind a ReLU, so 0 is neutral.
+        # Explicit padding keeps the pool centered whatever the parity; behind a ReLU, 0 is neutral.
         x = tf.nn.max_pool2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
         outputs, residuals = [], []
         for stage in self.stages:

@@ -48,9 +48,7 @@ class SelfAttention(tf_keras.layers.Layer):
     Its inputs are constants to it: the SGC loss trains these weights only.
     """
 
-    def __init__(
-        self, num_classes: int, dimension: int, batch_norm: BatchNorm, seeds: SeedSequence
-    ):
+    def __init__(self, num_classes: int, dimension: int, batch_norm: BatchNorm, seeds: SeedSequence):
         super().__init__(name="sgc")
 
         def conv(filters: int, name: str) -> Conv:

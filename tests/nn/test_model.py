@@ -64,7 +64,9 @@ def test_resnet_and_heads_have_the_parameters_of_the_reference(backbone: str, sh
 
 def test_equal_seeds_give_equal_weights() -> None:
     first, again, other = (build_model(3, width_multiplier=0.25, seed=seed, **SMALL) for seed in (1, 1, 2))
-    kernels = [[v.numpy() for v in m.trainable_variables if "kernel" in v.name] for m in (first, again, other)]
+    kernels = [
+        [v.numpy() for v in m.trainable_variables if "kernel" in v.name] for m in (first, again, other)
+    ]
     assert all(np.array_equal(a, b) for a, b in zip(kernels[0], kernels[1], strict=True))
     assert not any(np.array_equal(a, b) for a, b in zip(kernels[0], kernels[2], strict=True))
 

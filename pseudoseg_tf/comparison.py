@@ -1,0 +1,155 @@
+"""Several runs under the same budget, side by side: each its own process, repeated over seeds, summarized."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.progress import Progress
+
+# Seconds between two looks at the running processes.
+_POLL = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run: a row of a comparison and a seed, which picks weights, data order and views.
+
+    Attributes:
+        row: what is compared, such as "supervised"; part of the directory's name.
+        seed: sets data.seed and train.seed.
+        preset: where the configuration starts.
+        overrides: "key=value" each.
+    """
+
+    row: str
+    seed: int
+    preset: str
+    overrides: tuple[str, ...]
+
+    def directory(self, root: str | os.PathLike[str]) -> Path:
+        """The run directory under ``root``."""
+        return Path(root) / f"{self.row}-seed{self.seed}"
+
+
+def run_all(runs: Sequence[Run], root: str | os.PathLike[str], steps: int, jobs: int | None = None) -> None:
+    """Trains all runs, several at a time; a run that is done is not repeated, a broken-off one continues.
+
+    The cores are shared out among the processes: on a CPU, two processes of one thread do far more than one
+    process of two.
+
+    Args:
+        runs: in the order in which they start.
+        root: receives a directory and a log file per run.
+        steps: of each run, for the progress line.
+        jobs: processes at a time; None: as many as there are cores.
+
+    Raises:
+        UserError: a run failed; names its log file and its last line.
+    """
+    cores = len(os.sched_getaffinity(0))
+    jobs = min(jobs or cores, len(runs))
+    threads = max(1, cores // jobs)
+    waiting, running = list(runs), dict[subprocess.Popen[bytes], Run]()
+    os.makedirs(root, exist_ok=True)
+    with Progress(len(runs) * steps, "steps of all runs") as progress:
+        seen = 0
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    run = waiting.pop(0)
+                    running[_start(run, root, threads)] = run
+                for process, run in list(running.items()):
+                    if process.poll() is not None:
+                        del running[process]
+                        _check(process.returncode, run, root)
+                done = sum(_steps_done(run.directory(root)) for run in runs)
+                if done > seen:
+                    progress.update(done - seen)
+                    seen = done
+                time.sleep(_POLL)
+        finally:
+            for process in running:
+                process.terminate()
+                process.wait()
+
+
+def _start(run: Run, root: str | os.PathLike[str], threads: int) -> subprocess.Popen[bytes]:
+    overrides = (
+        *run.overrides,
+        f"data.seed={run.seed}",
+        f"train.seed={run.seed}",
+        f"runtime.threads={threads}",
+    )
+    command = [sys.executable, "-m", "pseudoseg_tf.cli.train"]
+    command += [f"--preset={run.preset}", f"--run_dir={run.directory(root)}"]
+    command += [f"--set={override}" for override in overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    with open(_log_file(run, root), "ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def _log_file(run: Run, root: str | os.PathLike[str]) -> str:
+    return f"{run.directory(root)}.log"
+
+
+def _check(returncode: int, run: Run, root: str | os.PathLike[str]) -> None:
+    if returncode:
+        path = _log_file(run, root)
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        raise UserError(f"{run.row}, seed {run.seed}: {lines[-1] if lines else 'failed'} (log: {path})")
+
+
+def _steps_done(run_dir: Path) -> int:
+    entries = read_lines(run_dir / "training.jsonl")
+    return entries[-1]["step"] if entries else 0
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The entries of a run's ``history.jsonl`` or ``training.jsonl``; none if it is absent."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return []
+
+
+def last_and_best(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The last evaluation of a run and the one with the best mIoU."""
+    history = read_lines(run_dir / "history.jsonl")
+    return history[-1], max(history, key=lambda entry: entry["miou"])
+
+
+def mean_and_spread(values: Iterable[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation over seeds; 0 spread for one value."""
+    values = list(values)
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def table(
+    runs: Sequence[Run],
+    root: str | os.PathLike[str],
+    columns: dict[str, Callable[[Path], float]],
+) -> str:
+    """A Markdown table: one line a row of the comparison, mean and spread over its seeds in each column.
+
+    Args:
+        columns: title -> value of a run directory.
+    """
+    lines = [["row", "seeds", *columns], ["--"] * (len(columns) + 2)]
+    for row in dict.fromkeys(run.row for run in runs):
+        directories = [run.directory(root) for run in runs if run.row == row]
+        cells = []
+        for value in columns.values():
+            mean, spread = mean_and_spread(value(directory) for directory in directories)
+            cells.append(f"{mean:.2f} ± {spread:.2f}")
+        lines.append([row, str(len(directories)), *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
