@@ -59,6 +59,7 @@ def training_dataset(
     context = input_context or tf.distribute.InputContext()
     streams = {"labeled": _stream("labeled", sources.labeled, data, start_step, context)}
     if mode != "supervised":
+        assert sources.unlabeled is not None
         streams["unlabeled"] = _stream("unlabeled", sources.unlabeled, data, start_step, context)
     return tf.data.Dataset.zip(streams).prefetch(tf.data.AUTOTUNE)
 
@@ -142,7 +143,13 @@ def training_example(source: Source, data: DataConfig, name: str, counter: tf.Te
         geometry_seed, tf.shape(labels), data.crop_size, data.min_scale, data.max_scale, data.scale_step
     )
     image, labels, valid = weak_view(image, labels, draws, data.crop_size)
-    example = {"image": image, "labels": labels, "valid": valid, "image_labels": image_labels, "counter": counter}
+    example = {
+        "image": image,
+        "labels": labels,
+        "valid": valid,
+        "image_labels": image_labels,
+        "counter": counter,
+    }
     if name == "unlabeled":
         example |= strong_draws(strong_seed, data.crop_size, data.jitter_strength)._asdict()
     return example

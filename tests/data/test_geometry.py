@@ -39,7 +39,9 @@ def step_by_step(image: np.ndarray, labels: np.ndarray, draws: geometry.Geometry
         return crop_out[:, ::-1] if draws.flip else crop_out
 
     resized = tf.image.resize(image, scaled, antialias=True)
-    nearest = tf.compat.v1.image.resize_nearest_neighbor(labels[None, ..., None], scaled, align_corners=True)[0]
+    nearest = tf.compat.v1.image.resize_nearest_neighbor(labels[None, ..., None], scaled, align_corners=True)[
+        0
+    ]
     inside = tf.ones([*scaled.numpy(), 1], tf.uint8)
     return cut(resized, 0), cut(nearest, IGNORE_LABEL)[..., 0], cut(inside, 0)[..., 0]
 
@@ -83,7 +85,11 @@ def test_the_scaled_image_never_exists():
     kinds = [operation.type for operation in graph.get_operations()]
     assert kinds.count("ScaleAndTranslate") == 1
     assert not [kind for kind in kinds if kind.startswith(("Resize", "Pad"))]
-    assert [output.shape.as_list() for output in graph.structured_outputs] == [[513, 513, 3], [513, 513], [513, 513]]
+    assert [output.shape.as_list() for output in graph.structured_outputs] == [
+        [513, 513, 3],
+        [513, 513],
+        [513, 513],
+    ]
 
 
 def test_weak_view_is_the_same_in_a_data_set():
@@ -99,7 +105,9 @@ def test_weak_view_is_the_same_in_a_data_set():
             np.testing.assert_array_equal(one, other)
 
 
-def many_draws(image_size: tuple[int, int], crop: tuple[int, int], count: int = 600) -> geometry.GeometryDraws:
+def many_draws(
+    image_size: tuple[int, int], crop: tuple[int, int], count: int = 600
+) -> geometry.GeometryDraws:
     """Draws for seeds [7, 0], [7, 1], ... as arrays with a leading dimension."""
     seeds = tf.data.Dataset.range(count).map(
         lambda number: geometry.geometry_draws(
@@ -163,9 +171,13 @@ def test_padded_size_of_integers_and_tensors():
 def test_evaluation_view_pads_bottom_and_right():
     image, labels = random_example(3, 5)
     for canvas in [(4, 8), tf.constant([4, 8])]:
-        padded_image, padded_labels = geometry.evaluation_view(tf.constant(image), tf.constant(labels), canvas)
+        padded_image, padded_labels = geometry.evaluation_view(
+            tf.constant(image), tf.constant(labels), canvas
+        )
         np.testing.assert_array_equal(padded_image, np.pad(image, [(0, 1), (0, 3), (0, 0)]))
-        np.testing.assert_array_equal(padded_labels, np.pad(labels, [(0, 1), (0, 3)], constant_values=IGNORE_LABEL))
+        np.testing.assert_array_equal(
+            padded_labels, np.pad(labels, [(0, 1), (0, 3)], constant_values=IGNORE_LABEL)
+        )
 
 
 @pytest.fixture(scope="module")
