@@ -80,7 +80,7 @@ def strong_view(
 
 
 def cutout_box(center: tf.Tensor, size: tf.Tensor, half_side: int) -> tf.Tensor:
-    """Returns bool [B, H, W]: rows center - half_side up to, not including, center + half_side; columns alike.
+    """Returns bool [B, H, W]: rows center - half_side to center + half_side (not included), columns alike.
 
     Args:
         center: int32 [B, 2].

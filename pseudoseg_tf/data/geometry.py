@@ -108,9 +108,9 @@ def weak_view(
         crop_size: height and width (H, W) of the view.
 
     Returns:
-        The image uint8 [H, W, 3], 0 in the padding; the labels uint8 [H, W], taken from the nearest pixel with
-        aligned corners, `IGNORE_LABEL` in the padding; and valid uint8 [H, W], 1 inside the image and 0 in the
-        padding.
+        The image uint8 [H, W, 3], 0 in the padding; the labels uint8 [H, W], each from the nearest pixel with
+        aligned corners, `IGNORE_LABEL` in the padding; and valid uint8 [H, W], 1 inside the image and 0 in
+        the padding.
     """
     rows, row_valid = _nearest(tf.shape(labels)[0], draws.scaled_size[0], draws.offset[0], crop_size[0])
     columns, column_valid = _nearest(tf.shape(labels)[1], draws.scaled_size[1], draws.offset[1], crop_size[1])
@@ -123,7 +123,7 @@ def weak_view(
 
 
 def _nearest(size: tf.Tensor, scaled: tf.Tensor, offset: tf.Tensor, crop: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the source index (int32 [crop]) of each crop position along one axis, and whether it is inside."""
+    """Returns, along one axis, the source index (int32 [crop]) of each crop position, and whether it is inside."""
     target = tf.range(crop) + offset
     # In float32 and with halves rounded up, as TensorFlow's nearest-neighbor kernel does: other arithmetic
     # picks other neighbors at ties.
@@ -157,7 +157,7 @@ def evaluation_view(
             int32 [2].
 
     Returns:
-        The image uint8 [H, W, 3] with 0 in the padding, and the labels uint8 [H, W] with `IGNORE_LABEL` there.
+        The image uint8 [H, W, 3], 0 in the padding, and the labels uint8 [H, W], `IGNORE_LABEL` there.
     """
     shape = canvas if isinstance(canvas, tuple) else (None, None)
     bottom, right = tf.unstack(canvas - tf.shape(labels))

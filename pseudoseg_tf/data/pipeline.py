@@ -1,8 +1,8 @@
 """From sources to batches: a pure function of the configuration, the seed and the global step.
 
 The number of an example (global step times batch size, plus position in the batch) decides which record is
-read and what every random draw is. So a run that starts again at step k sees the batches of the run that never
-stopped, bit for bit, on any number of devices. The labeled and the unlabeled stream count and draw
+read and what every random draw is. So a run that starts again at step k sees the batches of the run that
+never stopped, bit for bit, on any number of devices. The labeled and the unlabeled stream count and draw
 independently.
 """
 
@@ -50,8 +50,8 @@ def training_dataset(
         A dataset of `{"labeled": examples, "unlabeled": examples}`, without "unlabeled" in supervised mode.
         Examples are "image" uint8 [b, H, W, 3], "labels" uint8 [b, H, W] (255 in the padding, and everywhere
         where there is no mask), "valid" uint8 [b, H, W], "image_labels" float32 [b, C - 1] (-1 everywhere
-        where not given) and "counter" int64 [b]; the unlabeled ones also hold the draws of `color.StrongDraws`:
-        "jitter" float32 [b, 4], "order" int32 [b, 4] and "cutout_center" int32 [b, 2].
+        where not given) and "counter" int64 [b], the number of the example. The unlabeled ones also hold
+        `color.StrongDraws`: "jitter" float32 [b, 4], "order" int32 [b, 4], "cutout_center" int32 [b, 2].
 
     Raises:
         UserError: a batch size is not a multiple of the number of replicas.
@@ -110,7 +110,8 @@ def _stream(
     replicas = context.num_replicas_in_sync
     if batch % replicas:
         raise UserError(
-            f"data.batch_{name}={batch} cannot be shared by {replicas} replicas: choose a multiple of {replicas}"
+            f"data.batch_{name}={batch} cannot be shared by {replicas} replicas: "
+            f"choose a multiple of {replicas}"
         )
     share = batch // context.num_input_pipelines
     first = share * context.input_pipeline_id
@@ -125,13 +126,13 @@ def _stream(
 
 
 def training_example(source: Source, data: DataConfig, name: str, counter: tf.Tensor) -> Example:
-    """Returns example number `counter` (int64 []) of the "labeled" or "unlabeled" stream, without batch dimension.
+    """Returns one example of a stream, as `training_dataset` does but without batch dimension.
 
     Args:
         source: the records of the stream.
         data: crop size, augmentation and seed.
         name: "labeled" or "unlabeled"; the latter adds the draws of the strong view.
-        counter: number of the example since the first step.
+        counter: int64 [], number of the example since step 0.
     """
     stream_seed = tf.constant([data.seed, ("labeled", "unlabeled").index(name)], tf.int64)
     order_seed, view_seed = tf.unstack(tf.random.split(stream_seed, 2))
@@ -156,7 +157,7 @@ def training_example(source: Source, data: DataConfig, name: str, counter: tf.Te
 
 
 def _shuffled(counter: tf.Tensor, length: int, seed: tf.Tensor) -> tf.Tensor:
-    """Returns the record (int64 []) of an example: each epoch of `length` examples visits each record once."""
+    """Returns the record (int64 []) of an example; each `length` examples visit each record once."""
     # index_shuffle uses few bits of its seed: with the plain epoch in it there would be 256 different orders.
     # Splitting hashes the epoch into every bit.
     epoch_seed = tf.random.split(tf.random.fold_in(seed, counter // length), 1)[0]
@@ -178,7 +179,7 @@ def _read(
         largest: height and width that the image must not exceed.
 
     Returns:
-        The image uint8 [h, w, 3], the labels uint8 [h, w] and the image-level labels float32 [num_classes - 1].
+        The image uint8 [h, w, 3], the labels uint8 [h, w], the image-level labels float32 [num_classes - 1].
     """
 
     def read(position: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -186,11 +187,11 @@ def _read(
         image, labels = decode_record(record, num_classes)
         height, width = labels.shape
         if largest and (height > largest[0] or width > largest[1]):
+            enough = padded_size(height, largest[0]), padded_size(width, largest[1])
             raise UserError(
                 f"{record.id}: the image is {height}x{width} (height x width), larger than "
                 f"data.eval_size={largest[0]},{largest[1]}: set data.eval_size to at least "
-                f"{padded_size(height, largest[0])},{padded_size(width, largest[1])}, or to 0,0 to evaluate each "
-                "image at its own size"
+                f"{enough[0]},{enough[1]}, or to 0,0 to evaluate each image at its own size"
             )
         image_labels = record.image_labels
         if image_labels is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ from hypothesis import strategies as st
 
 from pseudoseg_tf.data import geometry
 from pseudoseg_tf.data.specs import IGNORE_LABEL
-
-REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "A" / "augment.npz"
 
 
 def random_example(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +115,7 @@ def many_draws(
 
 
 def test_draws_reach_every_scale_offset_and_flip_evenly():
-    draws = many_draws((8, 12), (9, 9))
+    draws = many_draws((8, 12), (9, 9), 600)
     scaled, counts = np.unique(draws.scaled_size, axis=0, return_counts=True)
     np.testing.assert_array_equal(scaled, [[4, 6], [6, 9], [8, 12], [10, 15], [12, 18], [14, 21], [16, 24]])
     # 600 draws of 7 values: 86 +- 9 each.
@@ -181,10 +178,8 @@ def test_evaluation_view_pads_bottom_and_right():
 
 
 @pytest.fixture(scope="module")
-def reference():
-    if not REFERENCE.exists():
-        pytest.skip(f"needs the reference's numbers: {REFERENCE} is absent")
-    return np.load(REFERENCE)
+def reference(shared_dir):
+    return np.load(shared_dir / "reference/A/augment.npz")
 
 
 @pytest.mark.needs_shared
