@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import orbit
 import tensorflow as tf
-from PIL import Image
 
 from pseudoseg_tf import config_io, losses, steps, visualize
 from pseudoseg_tf._keras import tf_keras
@@ -125,6 +124,8 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
                 best.save(checkpoint_number=target)
         if target % every.checkpoint_every == 0 or target == end:
             last.save(checkpoint_number=target)
+    # An input iterator that still reads while Python shuts down can hang it.
+    trainer.train_dataset = None
     return {"last": history.entries[-1], "best": max(history.entries, key=lambda entry: entry["miou"])}
 
 
@@ -420,17 +421,7 @@ class _Panel:
         self._examples = batch["unlabeled"]
 
     def write(self, step: int, summaries: orbit.utils.SummaryManager) -> None:
-        additional = additional_batch(self._model, self._examples, self._config.data.cutout)
-        features = self._model.features(additional["weak"], training=False)
-        branch = steps.weak_branch(
-            self._model,
-            features,
-            features,
-            additional["valid"],
-            image_labels=additional["image_labels"] if self._config.train.mode == "weakly" else None,
-            options=pseudo_label_options(self._config),
-            training=False,
-        )
+        additional, branch = self._pseudo_labels()
         picture = visualize.pseudo_label_panel(
             weak=self._examples["image"].numpy(),
             strong=_pixels(additional["strong"]),
@@ -443,11 +434,24 @@ class _Panel:
             palette=self._info.palette,
         )
         os.makedirs(self._directory, exist_ok=True)
-        path = os.path.join(self._directory, f"step-{step:08d}.png")
-        Image.fromarray(picture).save(f"{path}.tmp", format="PNG")
-        os.replace(f"{path}.tmp", path)
+        visualize.save_image(os.path.join(self._directory, f"step-{step:08d}.png"), picture)
         with summaries.summary_writer().as_default():
             tf.summary.image("pseudo_labels", picture[np.newaxis], step=step)
+
+    @tf.function
+    def _pseudo_labels(self) -> tuple[steps.AdditionalBatch, steps.WeakBranch]:
+        additional = additional_batch(self._model, self._examples, self._config.data.cutout)
+        features = self._model.features(additional["weak"], training=False)
+        branch = steps.weak_branch(
+            self._model,
+            features,
+            features,
+            additional["valid"],
+            image_labels=additional["image_labels"] if self._config.train.mode == "weakly" else None,
+            options=pseudo_label_options(self._config),
+            training=False,
+        )
+        return additional, branch
 
 
 def _pixels(normalized: tf.Tensor) -> np.ndarray:

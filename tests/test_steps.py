@@ -1,0 +1,166 @@
+"""The training step: which loss reaches which weights, which statistics each pass sees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pseudoseg_tf import losses, steps
+from pseudoseg_tf.nn.model import PseudoSegModel, build_model
+from pseudoseg_tf.pseudo_label import make_pseudo_label
+
+
+@pytest.fixture(scope="module")
+def batches() -> tuple[steps.LabeledBatch, steps.AdditionalBatch]:
+    random = np.random.default_rng(0)
+
+    def images() -> tf.Tensor:
+        return tf.constant(random.normal(size=(2, 33, 33, 3)), tf.float32)
+
+    valid = np.ones((2, 33, 33), np.uint8)
+    valid[0, 20:] = 0
+    labels = random.integers(0, 3, (2, 33, 33)).astype(np.uint8)
+    labels[:, :4] = 255
+    labeled = steps.LabeledBatch(image=images(), labels=tf.constant(labels), valid=tf.constant(valid))
+    additional = steps.AdditionalBatch(
+        weak=images(), strong=images(), valid=tf.constant(valid), image_labels=tf.constant([[1.0, 0], [0, 1]])
+    )
+    return labeled, additional
+
+
+def _model(**options: object) -> PseudoSegModel:
+    arguments = {
+        "width_multiplier": 0.25,
+        "aspp_channels": 8,
+        "decoder_channels": 8,
+        "attention_dim": 8,
+        "batch_norm_decay": 0.9,
+        "aspp_keep_prob": 1.0,
+    }
+    return build_model(3, **{**arguments, **options})
+
+
+def _run(model, batches, *, weakly=False, options=None, weights=None):
+    with tf.GradientTape(persistent=True) as tape:
+        terms, branch = steps.pseudoseg_losses(
+            model,
+            *batches,
+            weakly=weakly,
+            options=options or steps.PseudoLabelOptions(),
+            weights=weights or steps.LossWeights(),
+        )
+    return terms, branch, tape
+
+
+def _reached(tape: tf.GradientTape, loss: tf.Tensor, model: PseudoSegModel) -> set[str]:
+    """The parts of the model whose variables a loss trains."""
+    gradients = tape.gradient(loss, model.trainable_variables)
+    return {
+        variable.name.removeprefix("pseudoseg/").split("/")[0]
+        for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
+        if gradient is not None
+    }
+
+
+@pytest.mark.parametrize("weakly", [False, True])
+def test_each_loss_trains_its_part(batches, weakly: bool) -> None:
+    model = _model()
+    terms, _, tape = _run(model, batches, weakly=weakly)
+    network = {"mobilenet_v1", "deeplab_head"}
+    assert _reached(tape, terms["supervised"], model) == network
+    assert _reached(tape, terms["consistency"], model) == network
+    assert _reached(tape, terms["attention"], model) == {"sgc"}
+    assert _reached(tape, terms["classification"], model) == {"mobilenet_v1", "image_logits"}
+
+
+def test_total_is_the_weighted_sum(batches) -> None:
+    weights = steps.LossWeights(consistency=0.5, classification=2.0, attention=3.0, decay=1e-3)
+    plain = _run(_model(), batches)[0]
+    terms = _run(_model(), batches, weights=weights)[0]
+    for name, factor in (
+        ("supervised", 1),
+        ("consistency", 0.5),
+        ("classification", 2),
+        ("attention", 3),
+        ("decay", 25),
+    ):
+        np.testing.assert_allclose(terms[name], factor * plain[name], rtol=1e-5)
+    np.testing.assert_allclose(terms["total"], sum(terms[n] for n in terms if n != "total"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("weakly", [False, True])
+@pytest.mark.parametrize("share", [False, True])
+def test_equals_the_plain_form_with_a_pass_for_each_purpose(batches, weakly: bool, share: bool) -> None:
+    """One labeled pass and shared weak passes, against the reference's five separate passes."""
+    labeled, additional = batches
+    options = steps.PseudoLabelOptions(share_weak_pass=share)
+    terms, branch, _ = _run(_model(), batches, weakly=weakly, options=options)
+
+    plain = _model()
+    # Before any training-mode pass, so with the moving statistics of the start of the step.
+    cam_pass = plain.features(additional["weak"], training=share)
+    labels = additional["image_labels"]
+    if not weakly:
+        labels = tf.cast(tf.nn.sigmoid(plain.classify(cam_pass)) >= 0.5, tf.float32)
+    cam = plain.grad_cam(cam_pass, labels)
+    decoder_logits = plain(additional["weak"], training=True)
+    sgc = plain.sgc(cam_pass, cam, additional["valid"], training=True)
+    size = decoder_logits.shape[1:3]
+    sgc = tf.compat.v1.image.resize(sgc, size, align_corners=True)
+    pseudo_label, confidence = make_pseudo_label(decoder_logits, sgc)
+    np.testing.assert_allclose(branch.pseudo_label, pseudo_label, atol=1e-5)
+
+    rows = [i * 33 // 9 for i in range(9)]
+    valid = tf.gather(tf.gather(tf.cast(additional["valid"], tf.float32), rows, axis=1), rows, axis=2)
+    strong = plain(additional["strong"], training=True)
+    np.testing.assert_allclose(
+        terms["consistency"], losses.consistency(strong, pseudo_label, valid, confidence), rtol=1e-4
+    )
+    logits = plain(labeled["image"], training=True)
+    np.testing.assert_allclose(
+        terms["supervised"], losses.pixel_cross_entropy(logits, labeled["labels"]), rtol=1e-4
+    )
+    again = plain.features(labeled["image"], training=True)
+    image_labels = losses.image_labels_of(labeled["labels"], 3)
+    if weakly:
+        weak = plain.features(additional["weak"], training=True)
+        expected = losses.image_classification(plain.classify(weak), additional["image_labels"])
+    else:
+        expected = losses.image_classification(plain.classify(again), image_labels)
+    np.testing.assert_allclose(terms["classification"], expected, rtol=1e-4)
+    sgc = plain.sgc(again, plain.grad_cam(again, image_labels), labeled["valid"], training=True)
+    np.testing.assert_allclose(
+        terms["attention"], losses.pixel_cross_entropy(sgc, labeled["labels"]), rtol=1e-4
+    )
+
+
+def test_batch_norm_statistics_follow_weak_strong_labeled(batches) -> None:
+    labeled, additional = batches
+    model, plain = _model(), _model()
+    _run(model, batches)
+    for images in (additional["weak"], additional["strong"], labeled["image"]):
+        plain(images, training=True)
+    for layer in ("backbone", "head"):
+        for ours, theirs in zip(
+            getattr(model, layer).non_trainable_variables,
+            getattr(plain, layer).non_trainable_variables,
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_statistics_make_one_weak_pass_enough(batches) -> None:
+    model = _model(fine_tune_batch_norm=False)
+    separate = _run(model, batches, options=steps.PseudoLabelOptions(share_weak_pass=False))[0]
+    shared = _run(
+        _model(fine_tune_batch_norm=False), batches, options=steps.PseudoLabelOptions(share_weak_pass=True)
+    )[0]
+    np.testing.assert_allclose(separate["total"], shared["total"], rtol=1e-6)
+
+
+def test_supervised_mode_is_one_pass_and_two_terms(batches) -> None:
+    terms = steps.supervised_losses(_model(), batches[0], steps.LossWeights())
+    assert set(terms) == {"supervised", "decay", "total"}
+    expected = losses.pixel_cross_entropy(_model()(batches[0]["image"], training=True), batches[0]["labels"])
+    np.testing.assert_allclose(terms["supervised"], expected, rtol=1e-6)

@@ -1,0 +1,208 @@
+"""Training end to end on drawn images: modes, exact resume, two replicas, and the four programs in a row."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from pseudoseg_tf import config_io
+from pseudoseg_tf.config import Config
+from pseudoseg_tf.data.sources import open_sources
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.optim import Momentum, PolynomialDecay
+from pseudoseg_tf.train import Trainer, create_model, train
+from tests.folder import CLASS_NAMES, draw_folder, small_config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("folder") / "data"
+    draw_folder(root)
+    return root
+
+
+def _quiet(_: str) -> None:
+    pass
+
+
+def _checkpoint(run_dir: Path, which: str = "last") -> dict[str, np.ndarray]:
+    """Every variable of the newest checkpoint."""
+    reader = tf.train.load_checkpoint(str(run_dir / "checkpoints" / which))
+    names = reader.get_variable_to_shape_map()
+    return {name: reader.get_tensor(name) for name in names if name.endswith("VARIABLE_VALUE")}
+
+
+@pytest.mark.parametrize("mode", ["supervised", "weakly"])
+def test_a_run_writes_its_records(folder: Path, tmp_path: Path, mode: str) -> None:
+    config = small_config(folder, mode)
+    (folder / "tags.csv").write_text("3,green\n4,red\n5,green\n")
+    if mode == "weakly":
+        config = config_io.apply_overrides(config, [f"data.image_labels={folder / 'tags.csv'}"])
+    lines: list[str] = []
+    result = train(config, str(tmp_path / "run"), lines.append)
+    history = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in history] == [4, 6]
+    assert result["last"] == history[-1]
+    assert result["best"]["miou"] == max(entry["miou"] for entry in history)
+    assert set(history[0]["iou"]) == set(CLASS_NAMES)
+    training = [json.loads(line) for line in (tmp_path / "run/training.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in training] == [2, 4, 6]
+    terms = {name.removeprefix("loss/") for name in training[0] if name.startswith("loss/")}
+    extra = {"consistency", "classification", "attention"} if mode == "weakly" else set()
+    assert terms == {"total", "supervised", "decay"} | extra
+    total = training[0]["loss/total"]
+    assert total == pytest.approx(sum(training[0][f"loss/{name}"] for name in terms - {"total"}), rel=1e-5)
+    assert (tmp_path / "run/pictures").exists() == (mode == "weakly")
+    assert sum("validation mIoU" in line for line in lines) == 2
+    assert int(_checkpoint(tmp_path / "run")["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 6
+
+
+def test_a_run_broken_off_continues_bit_for_bit(folder: Path, tmp_path: Path) -> None:
+    config = small_config(folder)
+
+    def stop_at_four(line: str) -> None:
+        if line.startswith("step 4: validation"):
+            raise KeyboardInterrupt
+
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    expected = train(config, str(unbroken), _quiet)
+    # Stopped after the evaluation of step 4 and before its checkpoint: it continues from step 2.
+    with pytest.raises(KeyboardInterrupt):
+        train(config, str(broken), stop_at_four)
+    lines: list[str] = []
+    result = train(config, str(broken), lines.append)
+    assert any(line.startswith("continues at step 2 ") for line in lines)
+    assert result == expected
+    ours, theirs = _checkpoint(broken), _checkpoint(unbroken)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    losses = [
+        [{k: v for k, v in json.loads(line).items() if "loss" in k} for line in path.read_text().splitlines()]
+        for path in (unbroken / "training.jsonl", broken / "training.jsonl")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_finished_run_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    config = small_config(folder, "supervised", steps=2)
+    first = train(config, str(tmp_path), _quiet)
+    before = _checkpoint(tmp_path)
+    assert train(config, str(tmp_path), _quiet) == first
+    for name, value in _checkpoint(tmp_path).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_another_configuration_is_refused(folder: Path, tmp_path: Path) -> None:
+    train(small_config(folder, "supervised", steps=2), str(tmp_path), _quiet)
+    with pytest.raises(UserError, match=r"another configuration .*train.steps was '2', now '4'"):
+        train(small_config(folder, "supervised", steps=4), str(tmp_path), _quiet)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(folder: Path, tmp_path: Path) -> None:
+    config = config_io.apply_overrides(small_config(folder, "supervised"), ["train.learning_rate=1e30"])
+    with pytest.raises(UserError, match=r"not finite.*train.learning_rate"):
+        train(config, str(tmp_path), _quiet)
+
+
+def _two_steps(config: Config, strategy: tf.distribute.Strategy) -> tuple[dict[str, float], list[np.ndarray]]:
+    sources = open_sources(config.data, config.train.mode)
+    with strategy.scope():
+        model = create_model(config, sources.info.num_classes)
+        optimizer = Momentum(PolynomialDecay(0.02, 100), 0.9)
+        optimizer.build(model.trainable_variables)
+    trainer = Trainer(config, model, optimizer, strategy, sources)
+    trainer.start_at(0)
+    output = trainer.train(tf.constant(2))
+    return output, [variable.numpy() for variable in model.variables]
+
+
+@pytest.mark.parametrize("mode", ["supervised", "unlabeled", "weakly"])
+def test_two_replicas_equal_one_on_the_same_global_batch(folder: Path, mode: str) -> None:
+    config = small_config(folder, mode)
+    # Weakly mode takes the image-level labels of this test from masks: label the pool.
+    if mode == "weakly":
+        config = config_io.apply_overrides(config, [f"data.unlabeled={folder / 'labeled.txt'}"])
+    model = dataclasses.replace(config.model, synchronized_batch_norm=True, aspp_keep_prob=1.0)
+    config = dataclasses.replace(config, model=model)
+    one, weights = _two_steps(config, tf.distribute.OneDeviceStrategy("CPU:0"))
+    two, mirrored = _two_steps(config, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    for name in one:
+        if name.startswith("loss/"):
+            assert two[name] == pytest.approx(one[name], rel=1e-5, abs=1e-6), name
+    for a, b in zip(weights, mirrored, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+
+
+def test_step_compiles_under_xla_and_matches(folder: Path) -> None:
+    config = small_config(folder)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, aspp_keep_prob=1.0))
+    compiled = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, jit=True))
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    plain, fast = (_two_steps(each, strategy)[0] for each in (config, compiled))
+    for name in plain:
+        if name.startswith("loss/"):
+            assert fast[name] == pytest.approx(plain[name], rel=1e-4), name
+
+
+def _program(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"pseudoseg_tf.cli.{name}", *flags]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_train_kill_resume_evaluate_export_predict(folder: Path, tmp_path: Path) -> None:
+    run_dir, model_dir, out = tmp_path / "run", tmp_path / "model", tmp_path / "out"
+    config = small_config(folder)
+    overrides = [
+        f"--set={key}={config_io.as_text(value)}"
+        for key, value in config_io.flatten(config).items()
+        if value != config_io.flatten(Config())[key]
+    ]
+    flags = ["--preset=folder", f"--run_dir={run_dir}", "--set=init.weights=", *overrides]
+    command = [sys.executable, "-u", "-m", "pseudoseg_tf.cli.train", *flags]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 4: validation"):
+                process.kill()
+    assert process.returncode == -9
+
+    resumed = _program("train", *flags)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "continues at step" in resumed.stdout
+    evaluated = _program("evaluate", f"--run_dir={run_dir}", "--checkpoint=last")
+    assert evaluated.returncode == 0, evaluated.stderr
+    metrics: dict[str, Any] = json.loads((run_dir / "metrics.json").read_text())
+    assert {"miou", "pixel_accuracy", "ece", "iou", "step", "checkpoint", "images"} <= set(metrics)
+    history = json.loads((run_dir / "history.jsonl").read_text().splitlines()[-1])
+    assert metrics["step"] == history["step"] == 6
+    assert metrics["iou"] == history["iou"]
+    assert metrics["ece"] == pytest.approx(history["ece"], abs=1e-9)
+
+    exported = _program("export", f"--run_dir={run_dir}", f"--out={model_dir}", "--checkpoint=last")
+    assert exported.returncode == 0, exported.stderr
+    predicted = _program("predict", f"--model={model_dir}", f"--images={folder / 'images'}", f"--out={out}")
+    assert predicted.returncode == 0, predicted.stderr
+    assert {path.name for path in out.glob("*.png")} >= {f"{index}.png" for index in range(8)}
+    # The exported model's labels give the pixel accuracy of the evaluation.
+    right = total = 0
+    for index in (6, 7):
+        labels = np.asarray(Image.open(folder / f"masks/{index}.png"))
+        prediction = Image.open(out / f"{index}.png")
+        assert prediction.mode == "P"
+        right += int((np.asarray(prediction) == labels).sum())
+        total += labels.size
+    assert right / total == pytest.approx(metrics["pixel_accuracy"], abs=1e-12)
+    assert os.listdir(tmp_path / "run/pictures")
