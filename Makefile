@@ -1,4 +1,4 @@
-# Every target makes the virtual environment .venv itself. PYTHON picks the interpreter (3.10 to 3.12).
+# Every target makes the virtual environment .venv itself. PYTHON picks the interpreter (3.11 or 3.12).
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest

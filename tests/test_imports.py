@@ -24,7 +24,7 @@ LAYERS = [
     ["config_io", "data", "nn"],
     ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize"],
     ["checkpoint", "steps"],
-    ["evaluate", "export", "inference", "train"],
+    ["comparison", "evaluate", "export", "inference", "train"],
     ["cli", "demo"],
 ]
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
