@@ -85,10 +85,10 @@ def run_all(runs: Sequence[Run], root: str | os.PathLike[str], steps: int, jobs:
 
 def _start(run: Run, root: str | os.PathLike[str], threads: int) -> subprocess.Popen[bytes]:
     overrides = (
-        *run.overrides,
         f"data.seed={run.seed}",
         f"train.seed={run.seed}",
         f"runtime.threads={threads}",
+        *run.overrides,
     )
     command = [sys.executable, "-m", "pseudoseg_tf.cli.train"]
     command += [f"--preset={run.preset}", f"--run_dir={run.directory(root)}"]

@@ -144,9 +144,12 @@ class PseudoConfig:
     threshold: float = 0.0
     # Joint Norm of both maps before the softmax (fused only).
     normalize: bool = True
-    # Weight of L_u, and the steps over which it grows linearly from 0 (0: full from the first step).
+    # Weight of L_u, and the steps over which it grows to that as exp(-5 (1 - t)^2) (0: full from the start).
     weight: float = 1.0
     ramp_steps: int = 0
+    # The strong view's batch statistics enter the moving ones that evaluation uses (the reference). The strong
+    # view's colors are not those of real images, so a small network may do better without.
+    strong_statistics: bool = True
     # One weak pass for the decoder prediction and the CAM (cheaper; CAM then sees batch statistics).
     share_weak_pass: bool = False
 

@@ -65,8 +65,13 @@ def gradient_multipliers(
     ]
 
 
-def linear_ramp(step: tf.Tensor, ramp_steps: int) -> tf.Tensor:
-    """Grows from 0 to 1 over the first ``ramp_steps`` steps; 1 throughout for 0."""
+def ramp_up(step: tf.Tensor, ramp_steps: int) -> tf.Tensor:
+    """Grows from nearly 0 to 1 over the first ``ramp_steps`` steps as exp(-5 (1 - t)^2); 1 throughout for 0.
+
+    The ramp of Laine and Aila (Temporal Ensembling, ICLR 2017): a network that knows nothing yet must not be
+    its own teacher.
+    """
     if ramp_steps == 0:
         return tf.constant(1.0)
-    return tf.minimum(1.0, tf.cast(step, tf.float32) / float(ramp_steps))
+    left = 1.0 - tf.minimum(1.0, tf.cast(step, tf.float32) / float(ramp_steps))
+    return tf.exp(-5.0 * tf.square(left))

@@ -5,12 +5,13 @@ No strategy, no files: models and tensors in, tensors out.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Literal, NamedTuple, TypedDict
 
 import tensorflow as tf
 
 from pseudoseg_tf import losses
-from pseudoseg_tf.nn.layers import EndPoints, resize_align_corners, resize_mask
+from pseudoseg_tf.nn.layers import EndPoints, resize_align_corners, resize_mask, statistics_untouched
 from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.pseudo_label import AcrossReplicas, make_pseudo_label, one_replica
 
@@ -50,6 +51,7 @@ class PseudoLabelOptions(NamedTuple):
     soft: bool = True
     threshold: float = 0.0
     normalize: bool = True
+    strong_statistics: bool = True
     share_weak_pass: bool = False
 
 
@@ -124,7 +126,9 @@ def pseudoseg_losses(
         across_replicas=across_replicas,
     )
 
-    strong_logits = model(additional["strong"], training=True)
+    keep = contextlib.nullcontext() if options.strong_statistics else statistics_untouched(model)
+    with keep:
+        strong_logits = model(additional["strong"], training=True)
     valid = resize_mask(tf.cast(additional["valid"], tf.float32), tf.shape(strong_logits)[1:3])
     terms["consistency"] = losses.consistency(
         strong_logits, branch.pseudo_label, valid, branch.confidence, options.threshold, across_replicas

@@ -31,7 +31,7 @@ from pseudoseg_tf.files import write_json
 from pseudoseg_tf.metrics import SegmentationMetrics
 from pseudoseg_tf.nn.layers import resize_mask
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
-from pseudoseg_tf.optim import Momentum, PolynomialDecay, gradient_multipliers, linear_ramp
+from pseudoseg_tf.optim import Momentum, PolynomialDecay, gradient_multipliers, ramp_up
 
 Examples = Mapping[str, tf.Tensor]
 Log = Callable[[str], None]
@@ -79,10 +79,11 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
     best = tf.train.CheckpointManager(saved, checkpoint_directory(run_dir, "best"), max_to_keep=1)
     with strategy.scope():
         if last.restore_or_initialize():
-            log(f"continues at step {int(step)} from {last.latest_checkpoint}")
+            log(f"continues at step {step.numpy()} from {last.latest_checkpoint}")
+    done = int(step.numpy())
 
     trainer = Trainer(config, model, optimizer, strategy, sources)
-    trainer.start_at(int(step))
+    trainer.start_at(done)
     evaluator = Evaluator(
         model,
         pipeline.evaluation_dataset(sources.val, config.data, sources.info.num_classes),
@@ -100,30 +101,30 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
         summary_dir=os.path.join(run_dir, "summaries", "train"),
         eval_summary_dir=os.path.join(run_dir, "summaries", "val"),
     )
-    history = _JsonLines(os.path.join(run_dir, "history.jsonl"), int(step))
-    console = _Console(config, run_dir, int(step), log)
+    history = _JsonLines(os.path.join(run_dir, "history.jsonl"), done)
+    console = _Console(config, run_dir, done, log)
     panel = _Panel(config, model, sources, run_dir) if config.train.mode != "supervised" else None
     every, end = config.train, config.train.steps
 
-    while int(step) < end:
+    while done < end:
         intervals = (every.log_every, every.evaluate_every, every.checkpoint_every, every.pictures_every)
-        target = min(end, *(_next_multiple(int(step), interval) for interval in intervals))
+        done = min(end, *(_next_multiple(done, interval) for interval in intervals))
         with _without_output():
-            controller.train(target, checkpoint_at_completion=False)
-        console.write(target, trainer.averages)
-        if panel and (target % every.pictures_every == 0 or target == end):
-            panel.write(target, controller.summary_manager)
-        if target % every.evaluate_every == 0 or target == end:
+            controller.train(done, checkpoint_at_completion=False)
+        console.write(done, trainer.averages)
+        if panel and (done % every.pictures_every == 0 or done == end):
+            panel.write(done, controller.summary_manager)
+        if done % every.evaluate_every == 0 or done == end:
             with _without_output():
                 controller.evaluate()
-            is_best = evaluator.result["miou"] > float(best_miou)
-            history.add({"step": target, **evaluator.result})
+            is_best = evaluator.result["miou"] > best_miou.numpy()
+            history.add({"step": done, **evaluator.result})
             log(_score_line(history.entries[-1]) + ("  (best so far)" if is_best else ""))
             if is_best:
                 best_miou.assign(evaluator.result["miou"])
-                best.save(checkpoint_number=target)
-        if target % every.checkpoint_every == 0 or target == end:
-            last.save(checkpoint_number=target)
+                best.save(checkpoint_number=done)
+        if done % every.checkpoint_every == 0 or done == end:
+            last.save(checkpoint_number=done)
     # An input iterator that still reads while Python shuts down can hang it.
     trainer.train_dataset = None
     return {"last": history.entries[-1], "best": max(history.entries, key=lambda entry: entry["miou"])}
@@ -224,7 +225,7 @@ class Trainer(orbit.StandardTrainer):
         )
 
     def train_loop_begin(self) -> None:
-        self._first_step = int(self._optimizer.iterations)
+        self._first_step = int(self._optimizer.iterations.numpy())
         with self._strategy.scope():
             for total in self._losses.values():
                 total.reset_state()
@@ -235,7 +236,7 @@ class Trainer(orbit.StandardTrainer):
         self._strategy.run(self._replica_step, args=(next(iterator),))
 
     def train_loop_end(self) -> dict[str, float]:
-        step = int(self._optimizer.iterations)
+        step = int(self._optimizer.iterations.numpy())
         result = {
             f"loss/{name}": float(metric.result()) / (step - self._first_step)
             for name, metric in self._losses.items()
@@ -246,7 +247,7 @@ class Trainer(orbit.StandardTrainer):
                 f"the loss is not finite between step {self._first_step} and {step} ({terms}); "
                 "try a smaller train.learning_rate, or look for damaged images"
             )
-        result["learning_rate"] = float(self._optimizer.learning_rate)
+        result["learning_rate"] = float(self._optimizer.learning_rate.numpy())
         for name, metrics in self._pseudo_metrics.items():
             if metrics.is_empty():
                 continue
@@ -259,7 +260,7 @@ class Trainer(orbit.StandardTrainer):
         """One optimizer step on this replica's share of the batch."""
         train, pseudo = self._config.train, self._config.pseudo
         weights = steps.LossWeights(
-            consistency=pseudo.weight * linear_ramp(self._optimizer.iterations, pseudo.ramp_steps),
+            consistency=pseudo.weight * ramp_up(self._optimizer.iterations, pseudo.ramp_steps),
             classification=train.classification_weight,
             attention=train.attention_weight,
             decay=train.weight_decay,
@@ -423,7 +424,7 @@ class _Panel:
     def write(self, step: int, summaries: orbit.utils.SummaryManager) -> None:
         additional, branch = self._pseudo_labels()
         picture = visualize.pseudo_label_panel(
-            weak=self._examples["image"].numpy(),
+            weak=_pixels(additional["weak"]),
             strong=_pixels(additional["strong"]),
             cam=branch.cam.numpy(),
             sgc=branch.sgc_logits.numpy(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -116,27 +116,53 @@ def pseudo_label_panel(
         **{title: colorize(each, palette) for title, each in ids.items()},
     }
 
-    shape = np.array(weak.shape[1:3])
+    occurring = np.unique(np.concatenate([each.ravel() for each in ids.values()]))
+    return picture_grid(columns, tile=tile, legend=class_legend(occurring, palette, class_names))
+
+
+def picture_grid(
+    columns: Mapping[str, Sequence[UInt8] | UInt8],
+    *,
+    tile: int = 192,
+    legend: Sequence[tuple[str, Color]] = (),
+) -> UInt8:
+    """Draws pictures of one size in titled columns.
+
+    Args:
+      columns: title -> the pictures below it, uint8 [H, W, 3] each; as many in each column.
+      tile: longer side of each picture in pixels.
+      legend: names and colors below the pictures, see ``class_legend``.
+
+    Returns:
+      uint8 [rows, columns, 3].
+    """
+    first = next(iter(columns.values()))
+    shape = np.array(first[0].shape[:2])
     height, width = (int(side) for side in np.maximum(1, np.rint(shape * tile / shape.max())))
     left = [_GAP + column * (width + _GAP) for column in range(len(columns))]
-    top = [_LINE + row * (height + _GAP) for row in range(len(weak[:examples]))]
+    top = [_LINE + row * (height + _GAP) for row in range(len(first))]
     canvas_width = left[-1] + width + _GAP
-    occurring = np.unique(np.concatenate([each.ravel() for each in ids.values()]))
-    legend = _legend(occurring, palette, class_names)
     places, bottom = _flow(legend, canvas_width, top[-1] + height + _GAP)
 
     panel = Image.new("RGB", (canvas_width, bottom), "white")
     draw = ImageDraw.Draw(panel)
     for x, (title, pictures) in zip(left, columns.items(), strict=True):
         draw.text((x + width / 2, _LINE / 2), title, "black", _font(), anchor="mm")
-        # Maps keep their cells visible; photographs are resampled.
-        filtering = Image.Resampling.BILINEAR if title.endswith("view") else Image.Resampling.NEAREST
         for y, picture in zip(top, pictures, strict=True):
+            # Maps keep their cells visible; what is not enlarged is resampled.
+            coarse = picture.shape[0] < height
+            filtering = Image.Resampling.NEAREST if coarse else Image.Resampling.BILINEAR
             panel.paste(Image.fromarray(picture).resize((width, height), filtering), (x, y))
     for (name, color), (x, y) in zip(legend, places, strict=True):
         draw.rectangle((x, y + 4, x + 11, y + 15), fill=color, outline="gray")
         draw.text((x + 17, y + _LINE / 2), name, "black", _font(), anchor="lm")
     return np.asarray(panel)
+
+
+def class_legend(ids: UInt8, palette: Palette, class_names: Sequence[str]) -> list[tuple[str, Color]]:
+    """Name and color of each of the class ids, for ``picture_grid``."""
+    known = [(class_names[index], tuple(palette[index])) for index in ids if index < len(class_names)]
+    return known + ([("not labeled", _IGNORE_COLOR)] if IGNORE_LABEL in ids else [])
 
 
 def _color_table(palette: Palette) -> UInt8:
@@ -160,13 +186,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(_FONT_SIZE)
 
 
-def _legend(ids: UInt8, palette: Palette, class_names: Sequence[str]) -> list[tuple[str, Color]]:
-    """Name and color of each of the class ids."""
-    known = [(class_names[index], tuple(palette[index])) for index in ids if index < len(class_names)]
-    return known + ([("not labeled", _IGNORE_COLOR)] if IGNORE_LABEL in ids else [])
-
-
-def _flow(legend: list[tuple[str, Color]], width: int, top: int) -> tuple[list[tuple[int, int]], int]:
+def _flow(legend: Sequence[tuple[str, Color]], width: int, top: int) -> tuple[list[tuple[int, int]], int]:
     """Places legend entries line by line from ``top``; returns their corners and where the last line ends."""
     places = []
     x = _GAP

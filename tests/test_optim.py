@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pseudoseg_tf.optim import Momentum, PolynomialDecay, gradient_multipliers, linear_ramp
+from pseudoseg_tf.optim import Momentum, PolynomialDecay, gradient_multipliers, ramp_up
 
 
 def test_momentum_equals_tf1_while_the_rate_changes() -> None:
@@ -57,5 +57,6 @@ def test_biases_learn_twice_as_fast_and_the_backbone_by_its_factor() -> None:
 
 
 def test_ramp() -> None:
-    assert [float(linear_ramp(tf.constant(step), 4)) for step in (0, 1, 4, 9)] == [0, 0.25, 1, 1]
-    assert float(linear_ramp(tf.constant(0), 0)) == 1
+    ramp = [float(ramp_up(tf.constant(step), 4)) for step in (0, 2, 4, 9)]
+    assert ramp == pytest.approx([np.exp(-5), np.exp(-1.25), 1, 1])
+    assert float(ramp_up(tf.constant(0), 0)) == 1

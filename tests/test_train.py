@@ -117,7 +117,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(folder: Path, tmp_path: Path) -
         train(config, str(tmp_path), _quiet)
 
 
-def _two_steps(config: Config, strategy: tf.distribute.Strategy) -> tuple[dict[str, float], list[np.ndarray]]:
+def _steps(
+    count: int, config: Config, strategy: tf.distribute.Strategy
+) -> tuple[dict[str, float], list[np.ndarray]]:
     sources = open_sources(config.data, config.train.mode)
     with strategy.scope():
         model = create_model(config, sources.info.num_classes)
@@ -125,7 +127,7 @@ def _two_steps(config: Config, strategy: tf.distribute.Strategy) -> tuple[dict[s
         optimizer.build(model.trainable_variables)
     trainer = Trainer(config, model, optimizer, strategy, sources)
     trainer.start_at(0)
-    output = trainer.train(tf.constant(2))
+    output = trainer.train(tf.constant(count))
     return output, [variable.numpy() for variable in model.variables]
 
 
@@ -137,8 +139,8 @@ def test_two_replicas_equal_one_on_the_same_global_batch(folder: Path, mode: str
         config = config_io.apply_overrides(config, [f"data.unlabeled={folder / 'labeled.txt'}"])
     model = dataclasses.replace(config.model, synchronized_batch_norm=True, aspp_keep_prob=1.0)
     config = dataclasses.replace(config, model=model)
-    one, weights = _two_steps(config, tf.distribute.OneDeviceStrategy("CPU:0"))
-    two, mirrored = _two_steps(config, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    one, weights = _steps(2, config, tf.distribute.OneDeviceStrategy("CPU:0"))
+    two, mirrored = _steps(2, config, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
     for name in one:
         if name.startswith("loss/"):
             assert two[name] == pytest.approx(one[name], rel=1e-5, abs=1e-6), name
@@ -151,7 +153,7 @@ def test_step_compiles_under_xla_and_matches(folder: Path) -> None:
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, aspp_keep_prob=1.0))
     compiled = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, jit=True))
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    plain, fast = (_two_steps(each, strategy)[0] for each in (config, compiled))
+    plain, fast = (_steps(1, each, strategy)[0] for each in (config, compiled))
     for name in plain:
         if name.startswith("loss/"):
             assert fast[name] == pytest.approx(plain[name], rel=1e-4), name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -146,6 +147,7 @@ class BatchNorm(tf_keras.layers.Layer):
         self._epsilon = epsilon
         self._scale = scale
         self._synchronized = synchronized
+        self._keeps_statistics = True
 
     def build(self, input_shape: tf.TensorShape) -> None:
         channels = int(input_shape[-1])
@@ -193,8 +195,23 @@ class BatchNorm(tf_keras.layers.Layer):
         return tf.cast(outputs, inputs.dtype)
 
     def _update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        if not self._keeps_statistics:
+            return
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign_sub((moving - tf.stop_gradient(batch)) * (1.0 - self._decay))
+
+
+@contextlib.contextmanager
+def statistics_untouched(model: tf.Module) -> Iterator[None]:
+    """Within it, training-mode passes of ``model`` use batch statistics but leave the moving ones alone."""
+    layers = [layer for layer in model.submodules if isinstance(layer, BatchNorm)]
+    for layer in layers:
+        layer._keeps_statistics = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._keeps_statistics = True
 
 
 class Dropout(tf_keras.layers.Layer):

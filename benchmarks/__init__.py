@@ -1,0 +1,1 @@
+"""What the software costs and what it gains, measured; results in RESULTS.md."""

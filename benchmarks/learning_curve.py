@@ -1,0 +1,200 @@
+r"""Does it help? Supervised, PseudoSeg unlabeled and weakly, and decoder-only labels under the same budget.
+
+Trains a small DeepLabv3+ (MobileNetV1) on a folder data set of real images: a class-balanced eighth of the
+training list is labeled, the rest of it and the extra list are additional images. Every row has the same
+steps, labeled images, batches, views and seeds. Prints a table of mean and spread over the seeds and draws
+the curves. Started again, it continues where it was; with --report it only reports.
+
+Example:
+  python -m benchmarks.learning_curve --data=../shared/data/voc12_subset \
+    --weights=../shared/weights/mobilenet_v1_1.0_imagenet.npz --out=runs/learning_curve
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from pseudoseg_tf.cli import _app
+from pseudoseg_tf.comparison import Run, last_and_best, mean_and_spread, read_lines, run_all, table
+from pseudoseg_tf.data.splits import class_balanced_draw, read_ids, write_ids
+from pseudoseg_tf.errors import UserError
+
+_DATA = flags.DEFINE_string(
+    "data", None, "Folder with images/, masks/, classes.txt, train.txt, val.txt, aug_extra.txt."
+)
+_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "First weights of the backbone, as init.weights.")
+_OUT = flags.DEFINE_string("out", None, "Directory of the runs, the table and the plot.")
+_ROWS = flags.DEFINE_list("rows", [], "Rows to run and report; all if empty.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of weights, data order and views.")
+_FRACTION = flags.DEFINE_integer("fraction", 8, "One of this many training images is labeled.", lower_bound=2)
+_STEPS = flags.DEFINE_integer("steps", 500, "Steps of every run.", lower_bound=1)
+_EVALUATIONS = flags.DEFINE_integer("evaluations", 2, "Evaluations in a run.", lower_bound=1)
+_SET = flags.DEFINE_multi_string("set", [], "Change a key of every run.")
+_JOBS = flags.DEFINE_integer("jobs", None, "Processes at a time; the number of cores if not given.")
+_REPORT = flags.DEFINE_bool("report", False, "Report what is there, train nothing.")
+
+# The classes that the subset has enough of; the mean over them is less noisy than the one over all.
+_FREQUENT = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
+
+# Row -> what sets it apart; everything else is shared.
+ROWS = {
+    "supervised": ("train.mode=supervised",),
+    "unlabeled": ("train.mode=unlabeled",),
+    "weakly": ("train.mode=weakly",),
+    "decoder-only": ("train.mode=unlabeled", "pseudo.source=decoder"),
+}
+# What suits a few hundred steps of small batches on a CPU; the same for every row.
+_SHARED = (
+    "model.aspp_channels=128",
+    "model.decoder_channels=128",
+    "model.batch_norm_decay=0.99",
+    "data.crop_size=193",
+    "data.cutout=25",
+    "data.batch_labeled=4",
+    "data.batch_unlabeled=4",
+    "train.learning_rate=0.05",
+    "train.backbone_multiplier=0.1",
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Draws the labeled list, trains what is missing, reports."""
+    del argv
+    for flag in (_DATA, _OUT):
+        if not flag.value:
+            raise UserError(f"--{flag.name}: missing (--help lists the flags)")
+    rows = _ROWS.value or list(ROWS)
+    unknown = [row for row in rows if row not in ROWS]
+    if unknown:
+        raise UserError(f"--rows: found {unknown[0]!r}, allowed: {', '.join(ROWS)}")
+    out = Path(_OUT.value)
+    out.mkdir(parents=True, exist_ok=True)
+    shared = (*_folder(Path(_DATA.value), out), *_SHARED, *_SET.value)
+    # Seed by seed, so that an interrupted comparison has whole seeds.
+    runs = [Run(row, int(seed), "folder", (*shared, *ROWS[row])) for seed in _SEEDS.value for row in rows]
+    if not _REPORT.value:
+        run_all(runs, out, _STEPS.value, _JOBS.value)
+    done = [run for run in runs if read_lines(run.directory(out) / "history.jsonl")]
+    text = _report(done, out)
+    (out / "table.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+    _plot(done, out / "curves.png")
+
+
+def _folder(data: Path, out: Path) -> tuple[str, ...]:
+    """Overrides that name the data; writes the lists of labeled and additional images to ``out``."""
+    ids, extra = (read_ids(data / name, "--data") for name in ("train.txt", "aug_extra.txt"))
+    classes = (data / "classes.txt").read_text(encoding="utf-8").split()
+    frequent = {classes.index(name) for name in _FREQUENT}
+    shown = {}
+    for record_id in ids:
+        with Image.open(data / "masks" / f"{record_id}.png") as mask:
+            shown[record_id] = frequent & set(np.unique(np.asarray(mask)).tolist())
+    count = len(ids) // _FRACTION.value
+    labeled = class_balanced_draw(ids, shown, count, seed=0, min_images_per_class=max(1, count // 11))
+    write_ids(out / "labeled.txt", labeled)
+    write_ids(out / "unlabeled.txt", [i for i in ids if i not in set(labeled)] + extra)
+    every = max(1, _STEPS.value // _EVALUATIONS.value)
+    return (
+        f"data.images={data / 'images'}",
+        f"data.masks={data / 'masks'}",
+        f"data.classes={data / 'classes.txt'}",
+        f"data.labeled={out / 'labeled.txt'}",
+        f"data.unlabeled={out / 'unlabeled.txt'}",
+        f"data.val={data / 'val.txt'}",
+        f"init.weights={_WEIGHTS.value}",
+        f"train.steps={_STEPS.value}",
+        f"train.evaluate_every={every}",
+        f"train.checkpoint_every={every}",
+        f"train.pictures_every={every}",
+    )
+
+
+def _miou(entry: dict, names: Sequence[str] = ()) -> float:
+    """Percent; over ``names``, or over all classes that occur among the labels or predictions."""
+    iou = {name: value for name, value in entry["iou"].items() if value is not None}
+    return 100 * float(np.mean([iou[name] for name in names or iou]))
+
+
+def _report(runs: Sequence[Run], out: Path) -> str:
+    def training(directory: Path, key: str) -> float:
+        """Median over the console lines of a run, after the first, which includes compilation."""
+        return float(
+            np.median([entry[key] for entry in read_lines(directory / "training.jsonl") if key in entry])
+        )
+
+    columns = {
+        "last mIoU": lambda d: _miou(last_and_best(d)[0]),
+        "best mIoU": lambda d: _miou(last_and_best(d)[1]),
+        "last, frequent": lambda d: _miou(last_and_best(d)[0], _FREQUENT),
+        "best, frequent": lambda d: max(_miou(e, _FREQUENT) for e in read_lines(d / "history.jsonl")),
+        "last ECE": lambda d: 100 * last_and_best(d)[0]["ece"],
+        "s/step": lambda d: training(d, "seconds_per_step"),
+        "minutes of steps": lambda d: training(d, "seconds_per_step") * last_and_best(d)[0]["step"] / 60,
+        "peak MB": lambda d: read_lines(d / "training.jsonl")[-1]["peak_memory_mb"],
+    }
+    lines = [
+        table(runs, out, columns),
+        "",
+        "Pseudo labels on the additional images (accuracy / ECE, percent) by step:",
+    ]
+    lines += ["", *_pseudo_label_table(runs, out)]
+    lines += ["", f"{platform.machine()}, {os.cpu_count()} cores; mean ± standard deviation over the seeds."]
+    return "\n".join(lines)
+
+
+def _pseudo_label_table(runs: Sequence[Run], out: Path) -> list[str]:
+    """One line a row and map, the accuracy and ECE of its last console line before each third of the run."""
+    lines = ["| row | map | one third | two thirds | end |", "| -- | -- | -- | -- | -- |"]
+    for row in dict.fromkeys(run.row for run in runs):
+        histories = [read_lines(run.directory(out) / "training.jsonl") for run in runs if run.row == row]
+        for name in ("decoder", "sgc", "pseudo"):
+            if f"{name}/ece" not in histories[0][-1]:
+                continue
+            cells = []
+            for third in (1, 2, 3):
+                at = [history[len(history) * third // 3 - 1] for history in histories]
+                accuracy, ece = (
+                    mean_and_spread(100 * entry[f"{name}/{key}"] for entry in at)[0]
+                    for key in ("pixel_accuracy", "ece")
+                )
+                cells.append(f"{accuracy:.1f} / {ece:.1f}")
+            lines.append(f"| {row} | {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _plot(runs: Sequence[Run], path: Path) -> None:
+    """Validation mIoU over the frequent classes against steps: the mean of the seeds, and each of them faintly."""
+    matplotlib.use("Agg")
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for color, row in enumerate(dict.fromkeys(run.row for run in runs)):
+        curves = [
+            [
+                (entry["step"], _miou(entry, _FREQUENT))
+                for entry in read_lines(run.directory(path.parent) / "history.jsonl")
+            ]
+            for run in runs
+            if run.row == row
+        ]
+        for curve in curves:
+            axes.plot(*zip(*curve, strict=True), color=f"C{color}", alpha=0.3)
+        steps = [step for step, _ in min(curves, key=len)]
+        means = [np.mean([curve[i][1] for curve in curves]) for i in range(len(steps))]
+        axes.plot(steps, means, "o-", color=f"C{color}", label=f"{row} ({len(curves)} seeds)")
+    axes.set(xlabel="step", ylabel="mIoU of the frequent classes, percent", title="Validation while training")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    _app.run(main)
