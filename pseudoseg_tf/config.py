@@ -147,6 +147,9 @@ class PseudoConfig:
     # Weight of L_u, and the steps over which it grows to that as exp(-5 (1 - t)^2) (0: full from the start).
     weight: float = 1.0
     ramp_steps: int = 0
+    # The weak view is predicted like a finished model: moving statistics, no dropout. The reference predicts it
+    # with batch statistics and dropout (only Grad-CAM sees moving ones), which makes a noisier teacher.
+    weak_inference: bool = False
     # The strong view's batch statistics enter the moving ones that evaluation uses (the reference). The strong
     # view's colors are not those of real images, so a small network may do better without.
     strong_statistics: bool = True

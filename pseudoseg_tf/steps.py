@@ -51,6 +51,7 @@ class PseudoLabelOptions(NamedTuple):
     soft: bool = True
     threshold: float = 0.0
     normalize: bool = True
+    weak_inference: bool = False
     strong_statistics: bool = True
     share_weak_pass: bool = False
 
@@ -106,23 +107,28 @@ def pseudoseg_losses(
         already weighted, and their sum "total"; and the weak branch.
     """
     terms = {}
-    # Grad-CAM sees moving statistics, so its pass comes before any batch norm is updated. With frozen
-    # statistics both passes are the same one.
-    one_pass = options.share_weak_pass or not model.fine_tune_batch_norm
-    cam_features = None if one_pass else model.features(additional["weak"], training=False)
-    features = model.features(additional["weak"], training=True)
+    # Passes with moving statistics come before any batch norm is updated.
+    needs_moving = model.fine_tune_batch_norm and not options.share_weak_pass
+    moving = model.features(additional["weak"], training=False) if needs_moving else None
+    batch = None
+    if weakly or moving is None or not options.weak_inference:
+        batch = model.features(additional["weak"], training=True)
     if weakly:
+        assert batch is not None
         terms["classification"] = losses.image_classification(
-            model.classify(features), additional["image_labels"], across_replicas
+            model.classify(batch), additional["image_labels"], across_replicas
         )
+    cam_features = moving or batch
+    decoder_features = cam_features if options.weak_inference else batch
+    assert cam_features is not None and decoder_features is not None
     branch = weak_branch(
         model,
-        features,
-        cam_features or features,
+        decoder_features,
+        cam_features,
         additional["valid"],
         image_labels=additional["image_labels"] if weakly else None,
         options=options,
-        training=True,
+        training=not options.weak_inference,
         across_replicas=across_replicas,
     )
 
