@@ -21,8 +21,11 @@ lint: .venv/.installed
 types: .venv/.installed
 	$(BIN)/mypy
 
+# Where the learning curve finds its images and first weights.
+DATA ?= ../shared/data/voc12_subset
+WEIGHTS ?= ../shared/weights/mobilenet_v1_1.0_imagenet.npz
 bench: .venv/.installed
-	$(BIN)/python -m benchmarks.step_time
+	$(BIN)/python -m benchmarks.learning_curve --data=$(DATA) --weights=$(WEIGHTS) --out=runs/learning_curve
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -63,6 +63,8 @@ _SHARED = (
     "data.batch_unlabeled=4",
     "train.learning_rate=0.05",
     "train.backbone_multiplier=0.1",
+    "pseudo.weak_inference=true",
+    "pseudo.strong_statistics=false",
 )
 
 
@@ -113,6 +115,7 @@ def _folder(data: Path, out: Path) -> tuple[str, ...]:
         f"data.val={data / 'val.txt'}",
         f"init.weights={_WEIGHTS.value}",
         f"train.steps={_STEPS.value}",
+        f"pseudo.ramp_steps={_STEPS.value // 2}",
         f"train.evaluate_every={every}",
         f"train.checkpoint_every={every}",
         f"train.pictures_every={every}",

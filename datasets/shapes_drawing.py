@@ -14,18 +14,14 @@ three channels. Only NumPy is needed; a picture depends on nothing but (seed, sp
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-CLASS_NAMES: tuple[str, ...] = (
-    "background",
-    "stripes",
-    "checks",
-    "dots",
-    "blotches",
-)
+CLASS_NAMES: tuple[str, ...] = ("background", "stripes", "checks", "dots", "blotches")
+# Other patterns, for a network to learn its first features from: none of them is a class above.
+PRETRAINING_CLASS_NAMES: tuple[str, ...] = ("background", "rings", "bricks", "zigzag", "grid", "triangles")
 # One color per class; black background, the others far apart in hue.
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (0, 0, 0),
@@ -33,6 +29,7 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (70, 190, 80),
     (70, 110, 230),
     (240, 190, 50),
+    (190, 80, 200),
 )
 # Each split has its own stream of random numbers, so that no picture of one is a picture of another.
 SPLITS: tuple[str, ...] = ("train", "val")
@@ -46,21 +43,22 @@ Pattern = Callable[[Array, Array, float, float, np.random.Generator], Array]
 
 
 def draw_example(
-    seed: int, index: int, size: int, split: str = "train"
+    seed: int, index: int, size: int, split: str = "train", patterns: Sequence[Pattern] | None = None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Draws one picture and its mask.
 
-    Within each block of four consecutive indices (0-3, 4-7, ...) every class is the main object of one
-    picture, so the first few examples of a split always show all classes.
+    Within each block of as many consecutive indices as there are patterns (0-3, 4-7, ...) every class is the
+    main object of one picture, so the first few examples of a split always show all classes.
 
     Args:
       seed: names the data set, >= 0.
       index: number of the example in its split, >= 0.
       size: side of the picture in pixels, >= MIN_SIZE.
       split: one of SPLITS.
+      patterns: of the classes 1, 2, ...; PATTERNS if not given.
 
     Returns:
-      image uint8 [size, size, 3] (RGB) and label uint8 [size, size] with ids 0..4 of CLASS_NAMES; every pixel
+      image uint8 [size, size, 3] (RGB) and label uint8 [size, size] with ids from 0; every pixel
       has a class (no 255). A pixel belongs to an object if the object covers at least half of it.
 
     Raises:
@@ -73,6 +71,7 @@ def draw_example(
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
 
+    patterns = patterns or PATTERNS
     # Pixel noise has its own stream: how much of it is drawn depends on `size`, and the scene must not.
     scene, pixels = _generator(seed, split, 0, index), _generator(seed, split, 1, index)
     pixel = UNITS / size
@@ -84,11 +83,15 @@ def draw_example(
     image = _background(size, scene)
     label = np.zeros((size, size), np.uint8)
     centers: list[Array] = []
-    for class_id in _classes_back_to_front(seed, split, index, scene):
+    for class_id in _classes_back_to_front(seed, split, index, len(patterns), scene):
         centers.append(_place(centers, scene))
         distance = _outline(x - centers[-1][0], y - centers[-1][1], scene)
         cover = _soft_step(-distance, pixel)
-        surface = _textured_surface(x, y, class_id, pixel, scene) if class_id else _plain_surface(size, scene)
+        if class_id:
+            colors = _color_pair(class_id / len(patterns), scene)
+            surface = _textured_surface(x, y, patterns[class_id - 1], colors, pixel, scene)
+        else:
+            surface = _plain_surface(size, scene)
         surface = surface * _relief(distance, light, pixel, scene)
         image *= 1 - _shadow(distance, light, pixel, scene)
         image += (surface - image) * cover
@@ -105,9 +108,10 @@ def _generator(seed: int, split: str, stream: int, index: int) -> np.random.Gene
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
-def _classes_back_to_front(seed: int, split: str, index: int, rng: np.random.Generator) -> list[int]:
-    """Class ids of the objects in drawing order; 0 is an untextured object."""
-    kinds = len(CLASS_NAMES) - 1
+def _classes_back_to_front(
+    seed: int, split: str, index: int, kinds: int, rng: np.random.Generator
+) -> list[int]:
+    """Class ids, 1 to ``kinds``, of the objects in drawing order; 0 is an untextured object."""
     order = _generator(seed, split, 2, index // kinds).permutation(kinds)
     main = 1 + int(order[index % kinds])
     more = rng.choice(3, p=(0.35, 0.4, 0.25))
@@ -151,13 +155,13 @@ def _random_color(rng: np.random.Generator) -> Array:
     return (value * (1 - saturation * (1 - wheel))).astype(np.float32).reshape(3, 1, 1)
 
 
-def _color_pair(class_id: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """A dark and a light color whose hues lean towards the class's own.
+def _color_pair(lean: float, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A dark and a light color whose hues (in turns) lean towards ``lean``, the class's own.
 
-    The lean (deviation 18 degrees, classes 90 apart) is a hint such as real classes give too: it carries a
-    network that has seen little some way, and errs where hues of neighboring classes meet.
+    The lean (deviation 32 degrees, classes 90 apart) is a hint such as real classes give too: better than
+    nothing to a network that has seen little, not enough to tell the class.
     """
-    hue = class_id / (len(CLASS_NAMES) - 1) + rng.normal(0, 0.05, 2)
+    hue = lean + rng.normal(0, 0.09, 2)
     wheel = 0.5 + 0.5 * np.cos(2 * np.pi * (hue[:, None] - np.arange(3) / 3))
     saturation = rng.uniform((0.3, 0.3), (0.9, 0.9))[:, None]
     value = rng.uniform((0.1, 0.7), (0.4, 1))[:, None]
@@ -285,23 +289,62 @@ def _blotches(u: Array, v: Array, period: float, soft: float, rng: np.random.Gen
     return _soft_step(field - np.float32(rng.uniform(-0.06, 0.06) * period), soft)
 
 
-# In the order of CLASS_NAMES[1:].
-_PATTERNS: tuple[Pattern, ...] = (_stripes, _checks, _dots, _blotches)
+def _rings(u: Array, v: Array, period: float, soft: float, rng: np.random.Generator) -> Array:
+    shift_u, shift_v = rng.uniform(-6, 6, 2)
+    radius = np.hypot(u - np.float32(shift_u), (v - np.float32(shift_v)) * np.float32(rng.uniform(1, 1.4)))
+    radius = radius + np.float32(0.12 * period) * _noise(len(u), 8, 1, rng)[0]
+    return _bands(radius, period, soft, rng.uniform(0.4, 0.6))
+
+
+def _bricks(u: Array, v: Array, period: float, soft: float, rng: np.random.Generator) -> Array:
+    height, length = 0.75 * period, period * rng.uniform(1.4, 1.9)
+    row = np.floor(v / np.float32(height))
+    along = u / np.float32(length) + 0.5 * (row % 2)
+    column = np.floor(along)
+    to_row = (0.5 - np.abs(v / np.float32(height) - row - 0.5)) * np.float32(height)
+    to_column = (0.5 - np.abs(along - column - 0.5)) * np.float32(length)
+    inside = _soft_step(np.minimum(to_row, to_column) - np.float32(0.09 * period), soft)
+    tones = rng.uniform(0.65, 1, 64).astype(np.float32)  # fired unevenly
+    return inside * tones[(row * 11 + column * 5).astype(int) % 64]
+
+
+def _zigzag(u: Array, v: Array, period: float, soft: float, rng: np.random.Generator) -> Array:
+    tooth = np.float32(period * rng.uniform(1.4, 1.9))
+    rise = (np.abs(_fraction(v / tooth) - 0.5) - 0.25) * 2 * np.float32(period)
+    return _bands(u + rise, period, soft, rng.uniform(0.4, 0.6))
+
+
+def _grid(u: Array, v: Array, period: float, soft: float, rng: np.random.Generator) -> Array:
+    duty = rng.uniform(0.22, 0.34)
+    return np.maximum(_bands(u, period, soft, duty), _bands(v, period, soft, duty))
+
+
+def _triangles(u: Array, v: Array, period: float, soft: float, rng: np.random.Generator) -> Array:
+    side = np.float32(1.3 * period)
+    above = _fraction(u / side) + _fraction(v / side * np.float32(rng.uniform(0.85, 1.15))) - 1
+    return _soft_step(above * side, soft)
+
+
+# In the order of CLASS_NAMES[1:] and of PRETRAINING_CLASS_NAMES[1:].
+PATTERNS: tuple[Pattern, ...] = (_stripes, _checks, _dots, _blotches)
+PRETRAINING_PATTERNS: tuple[Pattern, ...] = (_rings, _bricks, _zigzag, _grid, _triangles)
 
 
 # Surfaces and light
 
 
-def _textured_surface(x: Array, y: Array, class_id: int, pixel: float, rng: np.random.Generator) -> Array:
-    """RGB [3, size, size]: the pattern of a class in two random colors, turned, shifted and slightly bent."""
+def _textured_surface(
+    x: Array, y: Array, pattern: Pattern, colors: tuple[Array, Array], pixel: float, rng: np.random.Generator
+) -> Array:
+    """RGB [3, size, size]: a pattern in two colors, turned, shifted and slightly bent."""
     size = len(x)
     period = rng.uniform(8, 12)
     center = rng.uniform(0.25 * UNITS, 0.75 * UNITS, 2).astype(np.float32)
     u, v = _rotate(x - center[0], y - center[1], rng.uniform(0, 2 * np.pi))
     bend = _noise(size, 3, 2, rng) * np.float32(rng.uniform(0, 1.5))
-    mix = _PATTERNS[class_id - 1](u + bend[0], v + bend[1], period, max(1.0, pixel), rng)
+    mix = pattern(u + bend[0], v + bend[1], period, max(1.0, pixel), rng)
     mix = mix * np.float32(rng.uniform(0.7, 1))  # faded patterns too
-    first, second = _color_pair(class_id, rng)
+    first, second = colors
     if rng.random() < 0.5:
         first, second = second, first
     grain = _noise(size, 24, 1, rng) * np.float32(rng.uniform(0, 0.05))

@@ -8,7 +8,15 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from .shapes_drawing import CLASS_NAMES, PALETTE, SPLITS, draw_example
+from .shapes_drawing import (
+    CLASS_NAMES,
+    PALETTE,
+    PATTERNS,
+    PRETRAINING_CLASS_NAMES,
+    PRETRAINING_PATTERNS,
+    SPLITS,
+    draw_example,
+)
 
 __all__ = ["CLASS_NAMES", "PALETTE", "SPLITS", "ShapesSeg", "ShapesSegConfig", "draw_example"]
 
@@ -27,6 +35,12 @@ class ShapesSegConfig(tfds.core.BuilderConfig):
     # Number of pictures in each split.
     train: int = 600
     val: int = 150
+    # Draw other patterns instead, none of which is a class of the data set: to learn first features from.
+    pretraining: bool = False
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return PRETRAINING_CLASS_NAMES if self.pretraining else CLASS_NAMES
 
 
 class ShapesSeg(tfds.core.GeneratorBasedBuilder):
@@ -45,7 +59,16 @@ class ShapesSeg(tfds.core.GeneratorBasedBuilder):
     # Raise this whenever a scene changes: prepared files of another version are never read.
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS reads the class attribute)
-    BUILDER_CONFIGS = [ShapesSegConfig(name="96px", description="600 + 150 scenes of 96x96 pixels.")]  # noqa: RUF012
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        ShapesSegConfig(name="96px", description="600 + 150 scenes of 96x96 pixels."),
+        ShapesSegConfig(
+            name="pretraining",
+            description="900 + 60 scenes of 96x96 pixels with other patterns, to learn first features from.",
+            train=900,
+            val=60,
+            pretraining=True,
+        ),
+    ]
 
     # TFDS would derive this from the module's name, which is not where the file lies in a checkout, and
     # for that it imports a package (importlib_resources) that it does not install.
@@ -53,6 +76,11 @@ class ShapesSeg(tfds.core.GeneratorBasedBuilder):
 
     def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any) -> None:
         super().__init__(file_format=file_format, **kwargs)
+
+    @property
+    def _config(self) -> ShapesSegConfig:
+        assert isinstance(self.builder_config, ShapesSegConfig)
+        return self.builder_config
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -66,8 +94,8 @@ class ShapesSeg(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             metadata=tfds.core.MetadataDict(
-                class_names=list(CLASS_NAMES),
-                palette=[list(color) for color in PALETTE],
+                class_names=list(self._config.class_names),
+                palette=[list(color) for color in PALETTE[: len(self._config.class_names)]],
                 ignore_label=255,
             ),
             disable_shuffling=True,
@@ -78,8 +106,8 @@ class ShapesSeg(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        config = self.builder_config
-        assert isinstance(config, ShapesSegConfig)
+        config = self._config
+        patterns = PRETRAINING_PATTERNS if config.pretraining else PATTERNS
         for index in range(getattr(config, split)):
-            image, label = draw_example(config.seed, index, config.size, split)
+            image, label = draw_example(config.seed, index, config.size, split, patterns)
             yield index, {"image": image, "label": label[..., None], "id": f"{split}_{index:05d}"}

@@ -56,6 +56,17 @@ def load_initial_weights(model: PseudoSegModel, weights: str) -> str:
     return f"{len(found)} of {len(variables)} backbone arrays from {weights}{rest}"
 
 
+def save_backbone(model: PseudoSegModel, path: str) -> None:
+    """Writes the backbone's weights as a .npz that ``load_initial_weights`` reads.
+
+    Args:
+        path: ends in .npz; the file is replaced as a whole.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp.npz"
+    np.savez(temporary, **{_short_name(variable): variable.numpy() for variable in model.backbone.variables})
+    os.replace(temporary, path)
+
+
 def _short_name(variable: tf.Variable) -> str:
     """Layer and weight, as Keras-Applications names them: ".../conv1_bn/gamma:0" -> "conv1_bn/gamma"."""
     return "/".join(variable.name.split(":")[0].split("/")[-2:])

@@ -1,8 +1,8 @@
 """The whole path in minutes on drawn images: supervised against PseudoSeg, then export and prediction.
 
-Draws the shapes_seg data set, trains a supervised baseline and PseudoSeg on the same 20 labeled images with the
-same number of steps, prints both scores, exports a PseudoSeg model and predicts validation images with it.
-Started again, it continues where it was.
+Draws the shapes_seg data set; learns first features from pictures of other patterns, in place of ImageNet; trains
+a supervised baseline and PseudoSeg on the same 20 labeled images with the same number of steps; prints both
+scores, exports a PseudoSeg model and predicts validation images with it. Started again, it continues where it was.
 
 Example:
   python -m pseudoseg_tf.demo --out=runs/demo
@@ -18,13 +18,29 @@ from absl import flags
 
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.comparison import Run, last_and_best, mean_and_spread, read_lines, run_all, table
+from pseudoseg_tf.config_io import apply_overrides
 from pseudoseg_tf.presets import preset
 
 _OUT = flags.DEFINE_string("out", "runs/demo", "Directory of the runs, the model and the pictures.")
-_SEEDS = flags.DEFINE_integer("seeds", 2, "Each row is trained with this many seeds.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Each row is trained with this many seeds.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", None, "Steps of each run; the preset's if not given.", lower_bound=1)
 
 _ROWS = {"supervised": "train.mode=supervised", "pseudoseg": "train.mode=unlabeled"}
+# Stands in for ImageNet: pictures of other patterns, all labeled.
+_FEATURES = Run(
+    "features",
+    0,
+    "shapes",
+    (
+        "train.mode=supervised",
+        "data.name=shapes_seg/pretraining",
+        "data.labeled=train",
+        "data.batch_labeled=16",
+        "train.steps=500",
+        "train.learning_rate=0.05",
+        "train.evaluate_every=500",
+    ),
+)
 # Validation images that are written as files and predicted.
 _PICTURES = 12
 # Rows of the comparison picture.
@@ -38,7 +54,8 @@ def main(argv: Sequence[str]) -> None:
     out = Path(_OUT.value)
     config = preset("shapes")
     steps = _STEPS.value or config.train.steps
-    overrides = (f"train.steps={steps}",) if _STEPS.value else ()
+    weights = out / "features.npz"
+    overrides = (f"init.weights={weights}", f"train.steps={steps}")
     runs = [
         Run(row, seed, "shapes", (*overrides, mode))
         for seed in range(_SEEDS.value)
@@ -46,12 +63,24 @@ def main(argv: Sequence[str]) -> None:
     ]
 
     # TensorFlow takes seconds to import: only now, when the flags are known to be right.
+    from pseudoseg_tf.checkpoint import restore_model, save_backbone
     from pseudoseg_tf.data.sources import open_sources
+    from pseudoseg_tf.train import create_model
 
-    print("Drawing the data set ...", flush=True)
-    # Here, because two training processes that find it missing would both draw it.
+    print("Drawing the data sets ...", flush=True)
+    # Here, because two training processes that find them missing would both draw them.
     sources = open_sources(config.data, "unlabeled")
+    features = apply_overrides(config, _FEATURES.overrides)
+    others = open_sources(features.data, "supervised")
     assert sources.unlabeled is not None
+    if not weights.exists():
+        print(
+            f"Learning first features from {len(others.labeled)} pictures of other patterns ...", flush=True
+        )
+        run_all([_FEATURES], out, features.train.steps)
+        model = create_model(features, others.info.num_classes)
+        restore_model(str(_FEATURES.directory(out)), "last", model)
+        save_backbone(model, str(weights))
     print(
         f"{len(sources.labeled)} labeled, {len(sources.unlabeled)} unlabeled and {len(sources.val)} validation images; "
         f"training {len(runs)} runs of {steps} steps (logs and pictures in {out})",

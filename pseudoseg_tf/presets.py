@@ -62,16 +62,14 @@ def shapes() -> Config:
             cutout=12,
         ),
         train=TrainConfig(
-            steps=900,
-            learning_rate=0.05,
-            checkpoint_every=300,
-            evaluate_every=300,
-            pictures_every=300,
-            log_every=100,
+            steps=400,
+            learning_rate=0.02,
+            attention_weight=10.0,
+            checkpoint_every=200,
+            evaluate_every=200,
+            pictures_every=200,
         ),
-        pseudo=PseudoConfig(
-            gamma=0.7, threshold=0.8, ramp_steps=450, weak_inference=True, strong_statistics=False
-        ),
+        pseudo=PseudoConfig(threshold=0.8, ramp_steps=150, weak_inference=True, strong_statistics=False),
     )
 
 
