@@ -31,7 +31,7 @@ setup(
         "tf-keras>=2.20,<2.21",
         "tf-models-official>=2.20,<2.21",
     ],
-    extras_require={"dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "scipy"]},
+    extras_require={"dev": ["hypothesis", "matplotlib", "mypy", "pytest", "pytest-xdist", "ruff", "scipy"]},
     entry_points={
         "console_scripts": [
             f"pseudoseg-{program} = pseudoseg_tf.cli.{program}:run"
