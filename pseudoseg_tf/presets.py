@@ -30,14 +30,13 @@ def folder() -> Config:
 def shapes() -> Config:
     """Drawn scenes of textured objects, made on the spot: 20 of 600 labeled. Needs no download.
 
-    Everything is small, because nothing is pretrained. What differs from the paper, and why: the classifier has
-    only 20 images to learn from, so its maps weigh less (gamma 0.7); weak views are predicted in inference mode, only
-    confident pixels are learned from, and their weight ramps up; the color jitter is mild, because
-    color is part of what tells these classes.
+    Everything is small. What differs from the paper, for a run of few steps: weak views are predicted in inference
+    mode, only confident pixels are learned from and their weight ramps up, self-attention learns ten times
+    as fast, and the color jitter is mild, because color is part of what tells these classes.
 
     Command: pseudoseg-train --preset=shapes --run_dir=runs/shapes
-    Run time: 3 minutes on one core; supervised 1.5.
-    Result: see README.md, which has the figures of ``make demo``.
+    Run time: 2 minutes on one core; supervised 1.
+    Result: benchmarks/RESULTS.md; random first weights without ``init.weights``, which ``make demo`` makes first.
     """
     return Config(
         model=ModelConfig(
