@@ -32,9 +32,14 @@ _FEATURES = Run(
     0,
     "shapes",
     (
-        "train.mode=supervised",
+        # Not supervised mode, so that the image-level classifier shapes the last stage, as in ImageNet; the additional
+        # images count for nothing.
+        "train.mode=unlabeled",
+        "pseudo.weight=0",
+        "data.batch_unlabeled=1",
         "data.name=shapes_seg/pretraining",
         "data.labeled=train",
+        "data.unlabeled=train",
         "data.batch_labeled=16",
         "train.steps=500",
         "train.learning_rate=0.05",
@@ -71,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
     # Here, because two training processes that find them missing would both draw them.
     sources = open_sources(config.data, "unlabeled")
     features = apply_overrides(config, _FEATURES.overrides)
-    others = open_sources(features.data, "supervised")
+    others = open_sources(features.data, "unlabeled")
     assert sources.unlabeled is not None
     if not weights.exists():
         print(
