@@ -63,6 +63,14 @@ def _reached(tape: tf.GradientTape, loss: tf.Tensor, model: PseudoSegModel) -> s
     }
 
 
+def _assert_same_statistics(model: PseudoSegModel, plain: PseudoSegModel) -> None:
+    """Of the backbone and of the segmentation head."""
+    for part in ("backbone", "head"):
+        pair = (getattr(each, part).non_trainable_variables for each in (model, plain))
+        for ours, theirs in zip(*pair, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("weakly", [False, True])
 def test_each_loss_trains_its_part(batches, weakly: bool) -> None:
     model = _model()
@@ -141,13 +149,7 @@ def test_batch_norm_statistics_follow_weak_strong_labeled(batches) -> None:
     _run(model, batches)
     for images in (additional["weak"], additional["strong"], labeled["image"]):
         plain(images, training=True)
-    for layer in ("backbone", "head"):
-        for ours, theirs in zip(
-            getattr(model, layer).non_trainable_variables,
-            getattr(plain, layer).non_trainable_variables,
-            strict=True,
-        ):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    _assert_same_statistics(model, plain)
 
 
 def test_frozen_statistics_make_one_weak_pass_enough(batches) -> None:
@@ -164,3 +166,15 @@ def test_supervised_mode_is_one_pass_and_two_terms(batches) -> None:
     assert set(terms) == {"supervised", "decay", "total"}
     expected = losses.pixel_cross_entropy(_model()(batches[0]["image"], training=True), batches[0]["labels"])
     np.testing.assert_allclose(terms["supervised"], expected, rtol=1e-6)
+
+
+def test_only_labeled_statistics_are_kept_when_asked(batches) -> None:
+    """Inference-mode weak pass and untouched strong statistics leave one update: that of the labeled pass."""
+    labeled, additional = batches
+    model, plain = _model(), _model()
+    options = steps.PseudoLabelOptions(weak_inference=True, strong_statistics=False)
+    _, branch, _ = _run(model, batches, options=options)
+    # The weak view as a finished model would predict it, before any update.
+    np.testing.assert_allclose(branch.decoder_logits, plain(additional["weak"]), atol=1e-5)
+    plain(labeled["image"], training=True)
+    _assert_same_statistics(model, plain)
