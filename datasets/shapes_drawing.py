@@ -2,9 +2,10 @@
 
 A scene is a noisy, softly lit background with one to three textured objects that may hide one another,
 and now and then an untextured object that counts as background. What tells a class is its *pattern*
-(stripes, checks, dots, ...). Orientation, scale, phase, duty and outline are random for every object, and
-so are the colors, but for a lean of the lighter one that hints at the class. A network must learn what a
-pattern looks like, which a few labeled pictures teach badly and many teach well.
+(stripes, checks, dots, ...) alone: colors, orientation, scale, phase, duty and outline are random for every
+object. A network must learn what a pattern looks like, which a few labeled pictures teach badly and many teach well.
+
+A close-up is one object of one pattern, with the name of the pattern for a label: what ImageNet is to photographs.
 
 Lengths are in *units* of 1/96 of the picture's side: `size` changes the sharpness of a scene, not its
 content. Pictures in the making are planar, [3, size, size]: a factor for each pixel then applies to all
@@ -19,9 +20,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-CLASS_NAMES: tuple[str, ...] = ("background", "stripes", "checks", "dots", "blotches")
-# Other patterns, for a network to learn its first features from: none of them is a class above.
-PRETRAINING_CLASS_NAMES: tuple[str, ...] = ("background", "rings", "bricks", "zigzag", "grid", "triangles")
+CLASS_NAMES: tuple[str, ...] = ("background", "stripes", "checks", "dots", "blotches", "rings", "bricks")
+# What a close-up may show: a plain object, the patterns of the classes, and others.
+CLOSEUP_NAMES: tuple[str, ...] = (
+    "plain",
+    *CLASS_NAMES[1:],
+    "zigzag",
+    "grid",
+    "triangles",
+)
 # One color per class; black background, the others far apart in hue.
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (0, 0, 0),
@@ -30,6 +37,7 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (70, 110, 230),
     (240, 190, 50),
     (190, 80, 200),
+    (70, 200, 210),
 )
 # Each split has its own stream of random numbers, so that no picture of one is a picture of another.
 SPLITS: tuple[str, ...] = ("train", "val")
@@ -38,16 +46,20 @@ UNITS = 96.0
 # Smaller pictures cannot show the finest pattern: a period of 8 units is 4 pixels at this size.
 MIN_SIZE = 48
 
+# In units: radii of objects, and how far their centers keep from the border.
+_SCENE_RADII, _SCENE_MARGIN = (20.0, 38.0), 14.0
+_CLOSEUP_RADII, _CLOSEUP_MARGIN = (13.0, 50.0), 34.0
+
 Array = npt.NDArray[np.float32]
 Pattern = Callable[[Array, Array, float, float, np.random.Generator], Array]
 
 
 def draw_example(
-    seed: int, index: int, size: int, split: str = "train", patterns: Sequence[Pattern] | None = None
+    seed: int, index: int, size: int, split: str = "train"
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Draws one picture and its mask.
 
-    Within each block of as many consecutive indices as there are patterns (0-3, 4-7, ...) every class is the
+    Within each block of as many consecutive indices as there are patterns (0-5, 6-11, ...) every class is the
     main object of one picture, so the first few examples of a split always show all classes.
 
     Args:
@@ -55,7 +67,6 @@ def draw_example(
       index: number of the example in its split, >= 0.
       size: side of the picture in pixels, >= MIN_SIZE.
       split: one of SPLITS.
-      patterns: of the classes 1, 2, ...; PATTERNS if not given.
 
     Returns:
       image uint8 [size, size, 3] (RGB) and label uint8 [size, size] with ids from 0; every pixel
@@ -64,38 +75,75 @@ def draw_example(
     Raises:
       ValueError: an argument is out of range.
     """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    _check(seed, index, size)
+    scene, pixels = _generator(seed, split, 0, index), _generator(seed, split, 1, index)
+    classes = _classes_back_to_front(seed, split, index, scene)
+    return _draw(classes, _SCENE_RADII, _SCENE_MARGIN, size, scene, pixels)
+
+
+def draw_closeup(seed: int, index: int, size: int) -> tuple[npt.NDArray[np.uint8], int]:
+    """Draws one object in the middle of a picture; the patterns take turns.
+
+    Returns:
+      image uint8 [size, size, 3] (RGB), and which of CLOSEUP_NAMES it shows.
+
+    Raises:
+      ValueError: an argument is out of range.
+    """
+    _check(seed, index, size)
+    kind = index % len(CLOSEUP_NAMES)
+    scene, pixels = _generator(seed, "closeup", 0, index), _generator(seed, "closeup", 1, index)
+    image, _ = _draw([kind], _CLOSEUP_RADII, _CLOSEUP_MARGIN, size, scene, pixels)
+    return image, kind
+
+
+def _check(seed: int, index: int, size: int) -> None:
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index must be >= 0, got {seed} and {index}")
     if size < MIN_SIZE:
         raise ValueError(f"size must be >= {MIN_SIZE}, got {size}")
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
 
-    patterns = patterns or PATTERNS
-    # Pixel noise has its own stream: how much of it is drawn depends on `size`, and the scene must not.
-    scene, pixels = _generator(seed, split, 0, index), _generator(seed, split, 1, index)
+
+def _draw(
+    kinds: Sequence[int],
+    radii: tuple[float, float],
+    margin: float,
+    size: int,
+    scene: np.random.Generator,
+    pixels: np.random.Generator,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Image and mask of objects of the given kinds, each in front of the ones before it.
+
+    Args:
+      kinds: 0 for a plain object, else the place of its pattern among the patterns, from 1.
+      radii: least and greatest radius of an object in units.
+      margin: least distance of an object's center from the border in units.
+      scene, pixels: randomness; pixel noise has its own, for how much of it is drawn depends on ``size``, and
+        the scene must not.
+    """
     pixel = UNITS / size
     axis = (np.arange(size, dtype=np.float32) + 0.5) * np.float32(pixel)
     x, y = np.meshgrid(axis, axis)
-
     angle = scene.uniform(0, 2 * np.pi)
     light = np.array([np.cos(angle), np.sin(angle)], np.float32)
     image = _background(size, scene)
     label = np.zeros((size, size), np.uint8)
     centers: list[Array] = []
-    for class_id in _classes_back_to_front(seed, split, index, len(patterns), scene):
-        centers.append(_place(centers, scene))
-        distance = _outline(x - centers[-1][0], y - centers[-1][1], scene)
+    for kind in kinds:
+        centers.append(_place(centers, margin, scene))
+        distance = _outline(x - centers[-1][0], y - centers[-1][1], radii, scene)
         cover = _soft_step(-distance, pixel)
-        if class_id:
-            colors = _color_pair(class_id / len(patterns), scene)
-            surface = _textured_surface(x, y, patterns[class_id - 1], colors, pixel, scene)
-        else:
-            surface = _plain_surface(size, scene)
+        surface = (
+            _textured_surface(x, y, _PATTERNS[kind - 1], pixel, scene)
+            if kind
+            else _plain_surface(size, scene)
+        )
         surface = surface * _relief(distance, light, pixel, scene)
         image *= 1 - _shadow(distance, light, pixel, scene)
         image += (surface - image) * cover
-        label[cover >= 0.5] = class_id
+        label[cover >= 0.5] = kind
 
     image *= _illumination(x, y, light, scene)
     image = _camera(image, scene, pixels)
@@ -104,18 +152,17 @@ def draw_example(
 
 
 def _generator(seed: int, split: str, stream: int, index: int) -> np.random.Generator:
-    key = (SPLITS.index(split), stream, index)
+    key = ((*SPLITS, "closeup").index(split), stream, index)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
-def _classes_back_to_front(
-    seed: int, split: str, index: int, kinds: int, rng: np.random.Generator
-) -> list[int]:
-    """Class ids, 1 to ``kinds``, of the objects in drawing order; 0 is an untextured object."""
-    order = _generator(seed, split, 2, index // kinds).permutation(kinds)
-    main = 1 + int(order[index % kinds])
-    more = rng.choice(3, p=(0.35, 0.4, 0.25))
-    objects = [main, *(1 + int(k) for k in rng.integers(0, kinds, more))]
+def _classes_back_to_front(seed: int, split: str, index: int, rng: np.random.Generator) -> list[int]:
+    """Class ids of the objects in drawing order; 0 is an untextured object."""
+    classes = len(CLASS_NAMES) - 1
+    order = _generator(seed, split, 2, index // classes).permutation(classes)
+    main = 1 + int(order[index % classes])
+    more = rng.choice(3, p=(0.55, 0.35, 0.1))
+    objects = [main, *(1 + int(k) for k in rng.integers(0, classes, more))]
     if rng.random() < 0.3:
         objects.append(0)
     rng.shuffle(objects)
@@ -155,13 +202,9 @@ def _random_color(rng: np.random.Generator) -> Array:
     return (value * (1 - saturation * (1 - wheel))).astype(np.float32).reshape(3, 1, 1)
 
 
-def _color_pair(lean: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """A dark and a light color whose hues (in turns) lean towards ``lean``, the class's own.
-
-    The lean (deviation 32 degrees, classes 90 apart) is a hint such as real classes give too: better than
-    nothing to a network that has seen little, not enough to tell the class.
-    """
-    hue = lean + rng.normal(0, 0.09, 2)
+def _color_pair(rng: np.random.Generator) -> tuple[Array, Array]:
+    """A dark and a light color of any hues: colors tell nothing about the class."""
+    hue = rng.random(2)
     wheel = 0.5 + 0.5 * np.cos(2 * np.pi * (hue[:, None] - np.arange(3) / 3))
     saturation = rng.uniform((0.3, 0.3), (0.9, 0.9))[:, None]
     value = rng.uniform((0.1, 0.7), (0.4, 1))[:, None]
@@ -185,21 +228,21 @@ def _background(size: int, rng: np.random.Generator) -> Array:
 # Outlines: signed distance to an object's edge in units, negative inside
 
 
-def _place(others: list[Array], rng: np.random.Generator) -> Array:
+def _place(others: list[Array], margin: float, rng: np.random.Generator) -> Array:
     """Center (x, y) of an object: the best of three guesses at keeping clear of the others.
 
     Objects still overlap often, but few are hidden but for a sliver that nobody could name.
     """
-    guesses = rng.uniform(14, UNITS - 14, (3, 2)).astype(np.float32)
+    guesses = rng.uniform(margin, UNITS - margin, (3, 2)).astype(np.float32)
     if not others:
         return guesses[0]
     gaps = np.linalg.norm(guesses[:, None] - np.stack(others), axis=-1).min(axis=1)
     return guesses[gaps.argmax()]
 
 
-def _outline(x: Array, y: Array, rng: np.random.Generator) -> Array:
+def _outline(x: Array, y: Array, radii: tuple[float, float], rng: np.random.Generator) -> Array:
     """Signed distance [size, size] (good near the edge) of a random shape around (0, 0)."""
-    radius = rng.uniform(19, 36)
+    radius = rng.uniform(*radii)
     kind = rng.integers(5)
     u, v = _rotate(x, y, rng.uniform(0, 2 * np.pi))
     v = v * np.float32(rng.uniform(1, 1.6))
@@ -325,17 +368,24 @@ def _triangles(u: Array, v: Array, period: float, soft: float, rng: np.random.Ge
     return _soft_step(above * side, soft)
 
 
-# In the order of CLASS_NAMES[1:] and of PRETRAINING_CLASS_NAMES[1:].
-PATTERNS: tuple[Pattern, ...] = (_stripes, _checks, _dots, _blotches)
-PRETRAINING_PATTERNS: tuple[Pattern, ...] = (_rings, _bricks, _zigzag, _grid, _triangles)
+# In the order of CLOSEUP_NAMES[1:], which begins as CLASS_NAMES[1:].
+_PATTERNS: tuple[Pattern, ...] = (
+    _stripes,
+    _checks,
+    _dots,
+    _blotches,
+    _rings,
+    _bricks,
+    _zigzag,
+    _grid,
+    _triangles,
+)
 
 
 # Surfaces and light
 
 
-def _textured_surface(
-    x: Array, y: Array, pattern: Pattern, colors: tuple[Array, Array], pixel: float, rng: np.random.Generator
-) -> Array:
+def _textured_surface(x: Array, y: Array, pattern: Pattern, pixel: float, rng: np.random.Generator) -> Array:
     """RGB [3, size, size]: a pattern in two colors, turned, shifted and slightly bent."""
     size = len(x)
     period = rng.uniform(8, 12)
@@ -344,7 +394,7 @@ def _textured_surface(
     bend = _noise(size, 3, 2, rng) * np.float32(rng.uniform(0, 1.5))
     mix = pattern(u + bend[0], v + bend[1], period, max(1.0, pixel), rng)
     mix = mix * np.float32(rng.uniform(0.7, 1))  # faded patterns too
-    first, second = colors
+    first, second = _color_pair(rng)
     if rng.random() < 0.5:
         first, second = second, first
     grain = _noise(size, 24, 1, rng) * np.float32(rng.uniform(0, 0.05))

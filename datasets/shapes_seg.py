@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
+from etils import epath
 
 from .shapes_drawing import (
     CLASS_NAMES,
     PALETTE,
-    PATTERNS,
-    PRETRAINING_CLASS_NAMES,
-    PRETRAINING_PATTERNS,
     SPLITS,
     draw_example,
 )
@@ -31,16 +29,10 @@ class ShapesSegConfig(tfds.core.BuilderConfig):
     # Side of a picture in pixels.
     size: int = 96
     # Names the scenes: another seed, other scenes.
-    seed: int = 2026
+    seed: int = 2027
     # Number of pictures in each split.
     train: int = 600
     val: int = 150
-    # Draw other patterns instead, none of which is a class of the data set: to learn first features from.
-    pretraining: bool = False
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return PRETRAINING_CLASS_NAMES if self.pretraining else CLASS_NAMES
 
 
 class ShapesSeg(tfds.core.GeneratorBasedBuilder):
@@ -57,22 +49,15 @@ class ShapesSeg(tfds.core.GeneratorBasedBuilder):
     """
 
     # Raise this whenever a scene changes: prepared files of another version are never read.
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS reads the class attribute)
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {"2.0.0": "Colors tell nothing about the class."}  # noqa: RUF012 (TFDS reads the class attribute)
     BUILDER_CONFIGS = [  # noqa: RUF012
         ShapesSegConfig(name="96px", description="600 + 150 scenes of 96x96 pixels."),
-        ShapesSegConfig(
-            name="pretraining",
-            description="900 + 60 scenes of 96x96 pixels with other patterns, to learn first features from.",
-            train=900,
-            val=60,
-            pretraining=True,
-        ),
     ]
 
     # TFDS would derive this from the module's name, which is not where the file lies in a checkout, and
     # for that it imports a package (importlib_resources) that it does not install.
-    code_path = tfds.core.as_path(__file__)
+    code_path = epath.Path(__file__)
 
     def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any) -> None:
         super().__init__(file_format=file_format, **kwargs)
@@ -94,8 +79,8 @@ class ShapesSeg(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             metadata=tfds.core.MetadataDict(
-                class_names=list(self._config.class_names),
-                palette=[list(color) for color in PALETTE[: len(self._config.class_names)]],
+                class_names=list(CLASS_NAMES),
+                palette=[list(color) for color in PALETTE],
                 ignore_label=255,
             ),
             disable_shuffling=True,
@@ -107,7 +92,6 @@ class ShapesSeg(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self._config
-        patterns = PRETRAINING_PATTERNS if config.pretraining else PATTERNS
         for index in range(getattr(config, split)):
-            image, label = draw_example(config.seed, index, config.size, split, patterns)
+            image, label = draw_example(config.seed, index, config.size, split)
             yield index, {"image": image, "label": label[..., None], "id": f"{split}_{index:05d}"}

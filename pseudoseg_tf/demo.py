@@ -1,6 +1,6 @@
 """The whole path in minutes on drawn images: supervised against PseudoSeg, then export and prediction.
 
-Draws the shapes_seg data set; learns first features from pictures of other patterns, in place of ImageNet; trains
+Draws the shapes_seg data set; learns first features by naming the pattern of close-ups, in place of ImageNet; trains
 a supervised baseline and PseudoSeg on the same 20 labeled images with the same number of steps; prints both
 scores, exports a PseudoSeg model and predicts validation images with it. Started again, it continues where it was.
 
@@ -18,7 +18,6 @@ from absl import flags
 
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.comparison import Run, last_and_best, mean_and_spread, read_lines, run_all, table
-from pseudoseg_tf.config_io import apply_overrides
 from pseudoseg_tf.presets import preset
 
 _OUT = flags.DEFINE_string("out", "runs/demo", "Directory of the runs, the model and the pictures.")
@@ -26,26 +25,6 @@ _SEEDS = flags.DEFINE_integer("seeds", 3, "Each row is trained with this many se
 _STEPS = flags.DEFINE_integer("steps", None, "Steps of each run; the preset's if not given.", lower_bound=1)
 
 _ROWS = {"supervised": "train.mode=supervised", "pseudoseg": "train.mode=unlabeled"}
-# Stands in for ImageNet: pictures of other patterns, all labeled.
-_FEATURES = Run(
-    "features",
-    0,
-    "shapes",
-    (
-        # Not supervised mode, so that the image-level classifier shapes the last stage, as in ImageNet; the additional
-        # images count for nothing.
-        "train.mode=unlabeled",
-        "pseudo.weight=0",
-        "data.batch_unlabeled=1",
-        "data.name=shapes_seg/pretraining",
-        "data.labeled=train",
-        "data.unlabeled=train",
-        "data.batch_labeled=16",
-        "train.steps=500",
-        "train.learning_rate=0.05",
-        "train.evaluate_every=500",
-    ),
-)
 # Validation images that are written as files and predicted.
 _PICTURES = 12
 # Rows of the comparison picture.
@@ -68,24 +47,20 @@ def main(argv: Sequence[str]) -> None:
     ]
 
     # TensorFlow takes seconds to import: only now, when the flags are known to be right.
-    from pseudoseg_tf.checkpoint import restore_model, save_backbone
+    from pseudoseg_tf.closeups import learn_features
     from pseudoseg_tf.data.sources import open_sources
-    from pseudoseg_tf.train import create_model
 
-    print("Drawing the data sets ...", flush=True)
-    # Here, because two training processes that find them missing would both draw them.
+    print("Drawing the data set ...", flush=True)
+    # Here, because two training processes that find it missing would both draw it.
     sources = open_sources(config.data, "unlabeled")
-    features = apply_overrides(config, _FEATURES.overrides)
-    others = open_sources(features.data, "unlabeled")
     assert sources.unlabeled is not None
     if not weights.exists():
         print(
-            f"Learning first features from {len(others.labeled)} pictures of other patterns ...", flush=True
+            "Learning first features from close-ups of single patterns, in place of ImageNet ...", flush=True
         )
-        run_all([_FEATURES], out, features.train.steps)
-        model = create_model(features, others.info.num_classes)
-        restore_model(str(_FEATURES.directory(out)), "last", model)
-        save_backbone(model, str(weights))
+        out.mkdir(parents=True, exist_ok=True)
+        accuracy = learn_features(config, str(weights))
+        print(f"{100 * accuracy:.0f} percent of unseen close-ups are named correctly.", flush=True)
     print(
         f"{len(sources.labeled)} labeled, {len(sources.unlabeled)} unlabeled and {len(sources.val)} validation images; "
         f"training {len(runs)} runs of {steps} steps (logs and pictures in {out})",

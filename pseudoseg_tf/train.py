@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import io
 import json
 import math
@@ -153,8 +154,15 @@ def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
         return tf.distribute.TPUStrategy(resolver)
     if runtime.strategy == "mirrored" or (runtime.strategy == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
+        return _mirrored_strategy(tuple(device.name for device in devices))
     return tf.distribute.OneDeviceStrategy("GPU:0" if gpus else "CPU:0")
+
+
+@functools.cache
+def _mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One object for all runs of a process: a second one would number its collectives as the first did, and
+    TensorFlow would take one for the other."""
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def create_model(config: Config, num_classes: int, log: Log | None = None) -> PseudoSegModel:

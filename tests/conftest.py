@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from pseudoseg_tf.config import RuntimeConfig
+from pseudoseg_tf.train import create_strategy
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -27,6 +30,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     shared: Path = item.config.getoption("--shared")
     if item.get_closest_marker("needs_shared") and not shared.is_dir():
         pytest.skip(f"needs the reference numbers or images in {shared} (pytest --shared=DIR)")
+
+
+@pytest.fixture(scope="session")
+def two_replicas() -> tf.distribute.Strategy:
+    """The strategy that training itself uses on the two CPU devices; a second MirroredStrategy would clash."""
+    return create_strategy(RuntimeConfig(strategy="mirrored"))
 
 
 @pytest.fixture(scope="session")

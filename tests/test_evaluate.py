@@ -66,12 +66,10 @@ def expected(eval_size: tuple[int, int]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("canvas", [0, 49])
 @pytest.mark.parametrize("devices", [1, 2])
-def test_evaluation_equals_a_loop_over_images(canvas: int, devices: int) -> None:
-    strategy = (
-        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        if devices == 2
-        else tf.distribute.OneDeviceStrategy("CPU:0")
-    )
+def test_evaluation_equals_a_loop_over_images(
+    canvas: int, devices: int, two_replicas: tf.distribute.Strategy
+) -> None:
+    strategy = two_replicas if devices == 2 else tf.distribute.OneDeviceStrategy("CPU:0")
     with strategy.scope():
         model = NeverModel()
     evaluator = Evaluator(model, batches(canvas), INFO, len(SIZES), strategy, (canvas, canvas))

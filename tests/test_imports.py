@@ -25,7 +25,7 @@ LAYERS = [
     ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize"],
     ["checkpoint", "steps"],
     ["comparison", "evaluate", "export", "inference", "train"],
-    ["cli", "demo"],
+    ["cli", "closeups", "demo"],
 ]
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Narrower than the layers: these see only what is listed (and themselves).

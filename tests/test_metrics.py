@@ -117,24 +117,23 @@ def test_result_without_labels_or_with_diverged_weights_says_so() -> None:
         accumulated.result("ab")
 
 
-def test_replicas_add_up() -> None:
+def test_replicas_add_up(two_replicas: tf.distribute.Strategy) -> None:
     labels, probabilities = random_batch(np.random.default_rng(3), 4, 3)
     expected = metrics.SegmentationMetrics(3)
     expected.update(labels, probabilities)
 
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+    with two_replicas.scope():
         accumulated = metrics.SegmentationMetrics(3)
 
     def replica(context: tf.distribute.ReplicaContext) -> tuple[np.ndarray, np.ndarray]:
         half = slice(2 * context.replica_id_in_sync_group, 2 * context.replica_id_in_sync_group + 2)
         return labels[half], probabilities[half]
 
-    batches = strategy.experimental_distribute_values_from_function(
+    batches = two_replicas.experimental_distribute_values_from_function(
         lambda context: tuple(map(tf.constant, replica(context)))
     )
-    strategy.run(accumulated.update, args=batches)
-    with strategy.scope():
+    two_replicas.run(accumulated.update, args=batches)
+    with two_replicas.scope():
         found = accumulated.result("abc")
         assert found["iou"] == expected.result("abc")["iou"]
         np.testing.assert_allclose(found["ece"], expected.result("abc")["ece"], rtol=1e-12)

@@ -13,11 +13,10 @@ import tensorflow_datasets as tfds
 from pseudoseg_tf.datasets import shapes_drawing, shapes_seg
 from pseudoseg_tf.datasets.shapes_drawing import (
     CLASS_NAMES,
+    CLOSEUP_NAMES,
     PALETTE,
-    PATTERNS,
-    PRETRAINING_CLASS_NAMES,
-    PRETRAINING_PATTERNS,
     SPLITS,
+    draw_closeup,
     draw_example,
 )
 
@@ -84,7 +83,7 @@ def test_classes_have_a_fair_share(labels: npt.NDArray[np.uint8]) -> None:
     assert share[1:].min() > 0.15
     assert share[1:].max() < 0.55
     several = (present[:, 1:].sum(axis=1) > 1).mean()
-    assert 0.3 < several < 0.8, "most pictures must not be of a single class, nor of all"
+    assert 0.2 < several < 0.6, "many pictures are of a single class, as of VOC"
     pixels = np.bincount(labels.ravel(), minlength=KINDS + 1) / labels.size
     assert 0.5 < pixels[0] < 0.85
     assert pixels[1:].min() > 0.02
@@ -121,10 +120,10 @@ def test_objects_overlap_sometimes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0.25 < overlapping / several < 0.95
 
 
-def test_color_hints_at_the_class() -> None:
-    """The nearest class by mean color, learned on half of the objects, is right for most of the others."""
+def test_color_tells_nothing_about_the_class() -> None:
+    """The nearest class by mean color, learned on half of the objects, is a guess for the others."""
     colors, classes = [], []
-    for index in range(COUNT):
+    for index in range(2 * COUNT):
         image, label = draw_example(0, index, 48)
         for c in np.unique(label[label > 0]):
             colors.append(image[label == c].mean(axis=0))
@@ -133,10 +132,23 @@ def test_color_hints_at_the_class() -> None:
     half = len(y) // 2
     centers = np.stack([x[:half][y[:half] == c].mean(axis=0) for c in range(1, KINDS + 1)])
     guess = 1 + np.linalg.norm(x[half:, None] - centers, axis=-1).argmin(axis=1)
-    assert 0.6 < (guess == y[half:]).mean() < 1
+    assert (guess == y[half:]).mean() < 0.36
 
 
-@pytest.mark.parametrize("pattern", [*PATTERNS, *PRETRAINING_PATTERNS])
+def test_closeups_take_turns_and_repeat() -> None:
+    assert CLOSEUP_NAMES[1 : KINDS + 1] == CLASS_NAMES[1:]
+    drawn = [draw_closeup(0, index, 96) for index in range(2 * len(CLOSEUP_NAMES))]
+    assert [kind for _, kind in drawn] == list(range(len(CLOSEUP_NAMES))) * 2
+    assert len({image.tobytes() for image, _ in drawn}) == len(drawn)
+    image, _ = draw_closeup(0, 3, 96)
+    assert image.shape == (96, 96, 3)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, drawn[3][0])
+    with pytest.raises(ValueError, match="size must be >= 48"):
+        draw_closeup(0, 0, 47)
+
+
+@pytest.mark.parametrize("pattern", shapes_drawing._PATTERNS)
 def test_patterns_mix_two_colors_at_the_scale_asked_for(pattern: shapes_drawing.Pattern) -> None:
     axis = np.arange(96, dtype=np.float32) + 0.5
     x, y = np.meshgrid(axis, axis)
@@ -171,7 +183,7 @@ def test_arguments_out_of_range(arguments: tuple[Any, ...], message: str) -> Non
 
 def test_default_configuration() -> None:
     config = shapes_seg.ShapesSeg.BUILDER_CONFIGS[0]
-    assert (config.size, config.seed, config.train, config.val) == (96, 2026, 600, 150)
+    assert (config.size, config.seed, config.train, config.val) == (96, 2027, 600, 150)
     assert config.name == "96px"
 
 
@@ -209,16 +221,3 @@ def test_encoded_bytes_are_png(tmp_path: Path) -> None:
     assert record["label"].startswith(b"\x89PNG")
     # Bit depth 8, color type 0 (grey): the ids themselves, no palette that a reader might expand to RGB.
     assert record["label"][24:26] == bytes([8, 0])
-
-
-def test_pretraining_draws_none_of_the_classes(tmp_path: Path) -> None:
-    assert not set(CLASS_NAMES[1:]) & set(PRETRAINING_CLASS_NAMES)
-    assert not set(PATTERNS) & set(PRETRAINING_PATTERNS)
-    config = shapes_seg.ShapesSegConfig(name="other", size=48, train=6, val=1, pretraining=True)
-    builder = shapes_seg.ShapesSeg(config=config, data_dir=tmp_path)
-    builder.download_and_prepare()
-    assert builder.info.metadata["class_names"] == list(PRETRAINING_CLASS_NAMES)
-    record = builder.as_data_source("train")[5]
-    image, label = draw_example(config.seed, 5, 48, "train", PRETRAINING_PATTERNS)
-    np.testing.assert_array_equal(record["image"], image)
-    np.testing.assert_array_equal(record["label"][..., 0], label)

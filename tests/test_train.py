@@ -127,13 +127,15 @@ def _steps(
         optimizer.build(model.trainable_variables)
     trainer = Trainer(config, model, optimizer, strategy, sources)
     trainer.start_at(0)
-    output = trainer.train(tf.constant(count))
+    output = trainer.train(tf.constant(count)) if count else {}
     return output, [variable.numpy() for variable in model.variables]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["supervised", "unlabeled", "weakly"])
-def test_two_replicas_equal_one_on_the_same_global_batch(folder: Path, mode: str) -> None:
+def test_two_replicas_equal_one_on_the_same_global_batch(
+    folder: Path, mode: str, two_replicas: tf.distribute.Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = small_config(folder, mode)
     # Weakly mode takes the image-level labels of this test from masks: label the pool.
     if mode == "weakly":
@@ -142,13 +144,31 @@ def test_two_replicas_equal_one_on_the_same_global_batch(folder: Path, mode: str
     # Batch norm over the two pooled vectors of a batch of two would blow rounding errors up.
     data = dataclasses.replace(config.data, batch_labeled=6, batch_unlabeled=6)
     config = dataclasses.replace(config, model=model, data=data)
-    one, weights = _steps(1, config, tf.distribute.OneDeviceStrategy("CPU:0"))
-    two, mirrored = _steps(1, config, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    one_device = tf.distribute.OneDeviceStrategy("CPU:0")
+    _, first = _steps(0, config, one_device)
+    one, weights = _steps(1, config, one_device)
+    two, mirrored = _steps(1, config, two_replicas)
     for name in one:
         if name.startswith("loss/"):
             assert two[name] == pytest.approx(one[name], rel=1e-5, abs=1e-6), name
-    for a, b in zip(weights, mirrored, strict=True):
-        np.testing.assert_allclose(b, a, rtol=1e-4, atol=5e-5)
+
+    # How much of an update is rounding differs from layer to layer, up to a tenth: measured on one replica by
+    # the same batch in reverse order, which changes nothing but the order of the sums.
+    step = Trainer._step
+    monkeypatch.setattr(
+        Trainer,
+        "_step",
+        lambda self, batch: step(self, tf.nest.map_structure(lambda x: tf.reverse(x, [0]), batch)),
+    )
+    _, reverse = _steps(1, config, one_device)
+    update, rounding, difference = (
+        np.array([np.linalg.norm(b - a) for a, b in zip(old, new, strict=True)])
+        for old, new in ((first, weights), (weights, reverse), (weights, mirrored))
+    )
+    assert np.median(rounding / np.maximum(update, 1e-12)) < 1e-3
+    # A share of the batch that is counted twice or not at all changes an update by a third or more.
+    assert (difference <= 0.15 * update + 1e-6).all()
+    assert np.linalg.norm(difference) <= 5 * np.linalg.norm(rounding)
 
 
 @pytest.mark.slow

@@ -135,17 +135,16 @@ def test_replicas_share_the_batch_of_a_single_one(pipelines, replicas):
         assert_same(joined(parts), batch)
 
 
-def test_mirrored_replicas_take_their_shares_in_turn():
+def test_mirrored_replicas_take_their_shares_in_turn(two_replicas):
     sources = make_sources()
     whole = take(pipeline.training_dataset(sources, DATA, "unlabeled", 2), 3)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     iterator = iter(
-        strategy.distribute_datasets_from_function(
+        two_replicas.distribute_datasets_from_function(
             lambda context: pipeline.training_dataset(sources, DATA, "unlabeled", 2, context)
         )
     )
     for batch in whole:
-        per_replica = tf.nest.map_structure(strategy.experimental_local_results, next(iterator))
+        per_replica = tf.nest.map_structure(two_replicas.experimental_local_results, next(iterator))
         parts = [
             {
                 stream: {key: part[replica] for key, part in examples.items()}

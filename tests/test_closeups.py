@@ -1,0 +1,35 @@
+"""First features from close-ups: the file fits a model, and holds what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pseudoseg_tf import closeups
+from pseudoseg_tf.checkpoint import load_initial_weights
+from pseudoseg_tf.config_io import apply_overrides
+from pseudoseg_tf.presets import preset
+from pseudoseg_tf.train import create_model
+
+
+def test_learned_features_are_first_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"_IMAGES": 32, "_HELD_OUT": 10, "_EPOCHS": 2, "_BATCH": 8}.items():
+        monkeypatch.setattr(closeups, name, value)
+    config = apply_overrides(preset("shapes"), ["model.width_multiplier=0.125"])
+    path = tmp_path / "features.npz"
+    accuracy = closeups.learn_features(config, str(path))
+    assert 0 <= accuracy <= 1
+    assert [each.name for each in tmp_path.iterdir()] == ["features.npz"]
+
+    model = create_model(config, 7)
+    before = [variable.numpy() for variable in model.backbone.trainable_variables]
+    line = load_initial_weights(model, str(path))
+    count = len(model.backbone.variables)
+    assert line.startswith(f"{count} of {count} backbone arrays")
+    with np.load(path) as arrays:
+        learned = arrays["conv1/kernel"]
+    np.testing.assert_array_equal(model.backbone.trainable_variables[0], learned)
+    for old, variable in zip(before, model.backbone.trainable_variables, strict=True):
+        assert np.abs(variable.numpy() - old).max() > 0, variable.name
