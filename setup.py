@@ -20,6 +20,7 @@ setup(
     # The directory datasets/ gets no importable name "datasets": that belongs to another library.
     packages=[*find_packages(include=["pseudoseg_tf*"]), "pseudoseg_tf.datasets"],
     package_dir={"pseudoseg_tf.datasets": "datasets"},
+    package_data={"pseudoseg_tf": ["closeup_features.npz"]},
     install_requires=[
         "absl-py",
         "array-record",

@@ -22,7 +22,8 @@ def load_initial_weights(model: PseudoSegModel, weights: str) -> str:
 
     Args:
         model: with a MobileNetV1 backbone.
-        weights: "imagenet" (tf_keras.applications downloads them), or a .npz or .h5 file.
+        weights: "imagenet" (tf_keras.applications downloads them), "closeups" (of this package, for the drawn images
+            and the width 0.25), or a .npz or .h5 file.
 
     Returns:
         One line: how many arrays were loaded, and which variables keep their random values.
@@ -81,8 +82,12 @@ def _read_arrays(weights: str) -> Mapping[str, np.ndarray]:
                 f"init.weights: imagenet: the download failed ({error}); give a .npz or .h5 file instead"
             ) from error
         return {_short_name(variable): variable.numpy() for variable in source.variables}
+    if weights == "closeups":
+        weights = os.path.join(os.path.dirname(__file__), "closeup_features.npz")
     if not os.path.isfile(weights):
-        raise UserError(f"init.weights: {weights}: no such file; give imagenet or a .npz or .h5 file")
+        raise UserError(
+            f"init.weights: {weights}: no such file; give imagenet, closeups or a .npz or .h5 file"
+        )
     try:
         if weights.endswith(".npz"):
             with np.load(weights, allow_pickle=False) as file:

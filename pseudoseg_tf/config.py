@@ -46,8 +46,8 @@ class ModelConfig:
 class InitConfig:
     """Where the first weights come from."""
 
-    # Empty: random. "imagenet": tf_keras.applications downloads them. Else a .npz or .h5 file with
-    # Keras-Applications names.
+    # Empty: random. "imagenet": tf_keras.applications downloads them. "closeups": of this package, for drawn
+    # images. Else a .npz or .h5 file with Keras-Applications names.
     weights: str = ""
 
 

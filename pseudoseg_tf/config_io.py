@@ -120,8 +120,8 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "model.batch_norm_decay", 0 <= model.batch_norm_decay < 1, "0 or greater, and less than 1"
 
     weights = config.init.weights
-    known = weights in ("", "imagenet") or weights.endswith((".npz", ".h5"))
-    yield "init.weights", known, "empty, imagenet, or a file that ends in .npz or .h5"
+    known = weights in ("", "imagenet", "closeups") or weights.endswith((".npz", ".h5"))
+    yield "init.weights", known, "empty, imagenet, closeups, or a file that ends in .npz or .h5"
     only_mobilenet = not weights or model.backbone == "mobilenet_v1"
     yield "init.weights", only_mobilenet, f"empty with model.backbone={model.backbone}"
 

@@ -1,8 +1,8 @@
 """The whole path in minutes on drawn images: supervised against PseudoSeg, then export and prediction.
 
-Draws the shapes_seg data set; learns first features by naming the pattern of close-ups, in place of ImageNet; trains
-a supervised baseline and PseudoSeg on the same 20 labeled images with the same number of steps; prints both
-scores, exports a PseudoSeg model and predicts validation images with it. Started again, it continues where it was.
+Draws the shapes_seg data set; trains a supervised baseline and PseudoSeg on the same 20 labeled images with the same
+number of steps, both from features that learned to name patterns (closeups.py), as others start from ImageNet; prints
+both scores, exports a PseudoSeg model and predicts validation images with it. Started again, it continues where it was.
 
 Example:
   python -m pseudoseg_tf.demo --out=runs/demo
@@ -21,7 +21,7 @@ from pseudoseg_tf.comparison import Run, last_and_best, mean_and_spread, read_li
 from pseudoseg_tf.presets import preset
 
 _OUT = flags.DEFINE_string("out", "runs/demo", "Directory of the runs, the model and the pictures.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Each row is trained with this many seeds.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer("seeds", 2, "Each row is trained with this many seeds.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", None, "Steps of each run; the preset's if not given.", lower_bound=1)
 
 _ROWS = {"supervised": "train.mode=supervised", "pseudoseg": "train.mode=unlabeled"}
@@ -38,29 +38,19 @@ def main(argv: Sequence[str]) -> None:
     out = Path(_OUT.value)
     config = preset("shapes")
     steps = _STEPS.value or config.train.steps
-    weights = out / "features.npz"
-    overrides = (f"init.weights={weights}", f"train.steps={steps}")
     runs = [
-        Run(row, seed, "shapes", (*overrides, mode))
+        Run(row, seed, "shapes", (f"train.steps={steps}", mode))
         for seed in range(_SEEDS.value)
         for row, mode in _ROWS.items()
     ]
 
     # TensorFlow takes seconds to import: only now, when the flags are known to be right.
-    from pseudoseg_tf.closeups import learn_features
     from pseudoseg_tf.data.sources import open_sources
 
     print("Drawing the data set ...", flush=True)
     # Here, because two training processes that find it missing would both draw it.
     sources = open_sources(config.data, "unlabeled")
     assert sources.unlabeled is not None
-    if not weights.exists():
-        print(
-            "Learning first features from close-ups of single patterns, in place of ImageNet ...", flush=True
-        )
-        out.mkdir(parents=True, exist_ok=True)
-        accuracy = learn_features(config, str(weights))
-        print(f"{100 * accuracy:.0f} percent of unseen close-ups are named correctly.", flush=True)
     print(
         f"{len(sources.labeled)} labeled, {len(sources.unlabeled)} unlabeled and {len(sources.val)} validation images; "
         f"training {len(runs)} runs of {steps} steps (logs and pictures in {out})",

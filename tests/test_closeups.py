@@ -17,7 +17,7 @@ from pseudoseg_tf.train import create_model
 def test_learned_features_are_first_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"_IMAGES": 32, "_HELD_OUT": 10, "_EPOCHS": 2, "_BATCH": 8}.items():
         monkeypatch.setattr(closeups, name, value)
-    config = apply_overrides(preset("shapes"), ["model.width_multiplier=0.125"])
+    config = apply_overrides(preset("shapes"), ["model.width_multiplier=0.125", "init.weights="])
     path = tmp_path / "features.npz"
     accuracy = closeups.learn_features(config, str(path))
     assert 0 <= accuracy <= 1
