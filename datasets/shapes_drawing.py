@@ -20,16 +20,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-CLASS_NAMES: tuple[str, ...] = ("background", "stripes", "checks", "dots", "blotches", "bricks")
+CLASS_NAMES: tuple[str, ...] = ("background", "stripes", "checks", "dots", "blotches", "rings", "bricks")
 # What a close-up may show: a plain object, the patterns of the classes, and others.
 CLOSEUP_NAMES: tuple[str, ...] = (
     "plain",
-    "stripes",
-    "checks",
-    "dots",
-    "blotches",
-    "rings",
-    "bricks",
+    *CLASS_NAMES[1:],
     "zigzag",
     "grid",
     "triangles",
@@ -42,6 +37,7 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (70, 110, 230),
     (240, 190, 50),
     (190, 80, 200),
+    (70, 200, 210),
 )
 # Each split has its own stream of random numbers, so that no picture of one is a picture of another.
 SPLITS: tuple[str, ...] = ("train", "val")
@@ -63,7 +59,7 @@ def draw_example(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Draws one picture and its mask.
 
-    Within each block of as many consecutive indices as there are classes (0-4, 5-9, ...) every class is the
+    Within each block of as many consecutive indices as there are patterns (0-5, 6-11, ...) every class is the
     main object of one picture, so the first few examples of a split always show all classes.
 
     Args:
@@ -83,8 +79,8 @@ def draw_example(
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     _check(seed, index, size)
     scene, pixels = _generator(seed, split, 0, index), _generator(seed, split, 1, index)
-    kinds = _kinds_back_to_front(seed, split, index, scene)
-    return _draw(kinds, _SCENE_RADII, _SCENE_MARGIN, size, scene, pixels)
+    classes = _classes_back_to_front(seed, split, index, scene)
+    return _draw(classes, _SCENE_RADII, _SCENE_MARGIN, size, scene, pixels)
 
 
 def draw_closeup(seed: int, index: int, size: int) -> tuple[npt.NDArray[np.uint8], int]:
@@ -99,7 +95,7 @@ def draw_closeup(seed: int, index: int, size: int) -> tuple[npt.NDArray[np.uint8
     _check(seed, index, size)
     kind = index % len(CLOSEUP_NAMES)
     scene, pixels = _generator(seed, "closeup", 0, index), _generator(seed, "closeup", 1, index)
-    image, _ = _draw([CLOSEUP_NAMES[kind]], _CLOSEUP_RADII, _CLOSEUP_MARGIN, size, scene, pixels)
+    image, _ = _draw([kind], _CLOSEUP_RADII, _CLOSEUP_MARGIN, size, scene, pixels)
     return image, kind
 
 
@@ -111,7 +107,7 @@ def _check(seed: int, index: int, size: int) -> None:
 
 
 def _draw(
-    kinds: Sequence[str],
+    kinds: Sequence[int],
     radii: tuple[float, float],
     margin: float,
     size: int,
@@ -121,7 +117,7 @@ def _draw(
     """Image and mask of objects of the given kinds, each in front of the ones before it.
 
     Args:
-      kinds: of CLOSEUP_NAMES; those that are no class are background.
+      kinds: 0 for a plain object, else the place of its pattern among the patterns, from 1.
       radii: least and greatest radius of an object in units.
       margin: least distance of an object's center from the border in units.
       scene, pixels: randomness; pixel noise has its own, for how much of it is drawn depends on ``size``, and
@@ -139,14 +135,15 @@ def _draw(
         centers.append(_place(centers, margin, scene))
         distance = _outline(x - centers[-1][0], y - centers[-1][1], radii, scene)
         cover = _soft_step(-distance, pixel)
-        if kind in _PATTERNS:
-            surface = _textured_surface(x, y, _PATTERNS[kind], pixel, scene)
-        else:
-            surface = _plain_surface(size, scene)
+        surface = (
+            _textured_surface(x, y, _PATTERNS[kind - 1], pixel, scene)
+            if kind
+            else _plain_surface(size, scene)
+        )
         surface = surface * _relief(distance, light, pixel, scene)
         image *= 1 - _shadow(distance, light, pixel, scene)
         image += (surface - image) * cover
-        label[cover >= 0.5] = CLASS_NAMES.index(kind) if kind in CLASS_NAMES else 0
+        label[cover >= 0.5] = kind
 
     image *= _illumination(x, y, light, scene)
     image = _camera(image, scene, pixels)
@@ -159,15 +156,15 @@ def _generator(seed: int, split: str, stream: int, index: int) -> np.random.Gene
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
-def _kinds_back_to_front(seed: int, split: str, index: int, rng: np.random.Generator) -> list[str]:
-    """Kinds of the objects in drawing order: classes, and now and then an untextured object."""
-    classes = CLASS_NAMES[1:]
-    order = _generator(seed, split, 2, index // len(classes)).permutation(len(classes))
-    main = classes[order[index % len(classes)]]
+def _classes_back_to_front(seed: int, split: str, index: int, rng: np.random.Generator) -> list[int]:
+    """Class ids of the objects in drawing order; 0 is an untextured object."""
+    classes = len(CLASS_NAMES) - 1
+    order = _generator(seed, split, 2, index // classes).permutation(classes)
+    main = 1 + int(order[index % classes])
     more = rng.choice(3, p=(0.55, 0.35, 0.1))
-    objects = [main, *(classes[k] for k in rng.integers(0, len(classes), more))]
+    objects = [main, *(1 + int(k) for k in rng.integers(0, classes, more))]
     if rng.random() < 0.3:
-        objects.append("plain")
+        objects.append(0)
     rng.shuffle(objects)
     return objects
 
@@ -371,17 +368,18 @@ def _triangles(u: Array, v: Array, period: float, soft: float, rng: np.random.Ge
     return _soft_step(above * side, soft)
 
 
-_PATTERNS: dict[str, Pattern] = {
-    "stripes": _stripes,
-    "checks": _checks,
-    "dots": _dots,
-    "blotches": _blotches,
-    "rings": _rings,
-    "bricks": _bricks,
-    "zigzag": _zigzag,
-    "grid": _grid,
-    "triangles": _triangles,
-}
+# In the order of CLOSEUP_NAMES[1:], which begins as CLASS_NAMES[1:].
+_PATTERNS: tuple[Pattern, ...] = (
+    _stripes,
+    _checks,
+    _dots,
+    _blotches,
+    _rings,
+    _bricks,
+    _zigzag,
+    _grid,
+    _triangles,
+)
 
 
 # Surfaces and light

@@ -35,7 +35,7 @@ def shapes() -> Config:
     from and their weight ramps up, and self-attention learns ten times as fast.
 
     Command: pseudoseg-train --preset=shapes --run_dir=runs/shapes
-    Run time: 5 minutes on one core; supervised 2.5.
+    Run time: 6 minutes on one core; supervised 3.
     Result: benchmarks/RESULTS.md.
     """
     return Config(
@@ -60,12 +60,12 @@ def shapes() -> Config:
             cutout=12,
         ),
         train=TrainConfig(
-            steps=1200,
+            steps=1500,
             learning_rate=0.05,
             attention_weight=10.0,
-            checkpoint_every=400,
-            evaluate_every=400,
-            pictures_every=400,
+            checkpoint_every=500,
+            evaluate_every=500,
+            pictures_every=500,
         ),
         init=InitConfig(weights="closeups"),
         pseudo=PseudoConfig(threshold=0.8, ramp_steps=200, weak_inference=True, strong_statistics=False),
