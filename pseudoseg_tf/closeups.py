@@ -73,7 +73,9 @@ def learn_features(config: Config, path: str) -> float:
     learned = tf.data.Dataset.from_tensor_slices((images[_HELD_OUT:], kinds[_HELD_OUT:]))
     learned = learned.shuffle(_IMAGES, seed=_SEED).repeat(_EPOCHS)
     seeds = tf.data.Dataset.random(_SEED).batch(2)
-    learned = tf.data.Dataset.zip(learned, seeds).map(lambda example, seed: crop(example[0], example[1], seed))
+    learned = tf.data.Dataset.zip(learned, seeds).map(
+        lambda example, seed: crop(example[0], example[1], seed)
+    )
     learned = learned.batch(_BATCH, drop_remainder=True).take(steps).prefetch(2)
     middle = slice((_DRAWN - _CROP) // 2, (_DRAWN + _CROP) // 2)
 

@@ -11,7 +11,7 @@ import orbit
 import tensorflow as tf
 
 from pseudoseg_tf import config_io
-from pseudoseg_tf.checkpoint import restore_model
+from pseudoseg_tf.checkpoint import find_checkpoint, restore_model
 from pseudoseg_tf.data.pipeline import evaluation_dataset
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import DatasetInfo
@@ -130,6 +130,7 @@ def evaluate(run_dir: str, checkpoint: str = "last") -> dict[str, Any]:
 
     config = config_io.load(run_dir)
     info = read_info(os.path.join(run_dir, "dataset.json"))
+    find_checkpoint(run_dir, checkpoint)  # before the data, which may take long to open
     # Evaluation is of labeled images alone, whatever the run was trained on.
     val = open_sources(config.data, "supervised").val
     if val.info.class_names != info.class_names:

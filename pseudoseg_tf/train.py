@@ -63,17 +63,18 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
     sources = open_sources(config.data, config.train.mode)
     for note in sources.notes:
         log(note)
-    config_io.save(run_dir, preset, config)
-    write_json(os.path.join(run_dir, "dataset.json"), sources.info.to_json())
-
+    begun = tf.train.latest_checkpoint(checkpoint_directory(run_dir, "last")) is not None
     with strategy.scope():
-        model = create_model(config, sources.info.num_classes, log)
+        model = create_model(config, sources.info.num_classes, None if begun else log)
         optimizer = Momentum(
             PolynomialDecay(config.train.learning_rate, config.train.steps, config.train.power),
             config.train.momentum,
         )
         optimizer.build(model.trainable_variables)
         best_miou = tf.Variable(-1.0, trainable=False, dtype=tf.float64, name="best_miou")
+    # Not before the first weights are there: a run that could not begin must not claim the directory.
+    config_io.save(run_dir, preset, config)
+    write_json(os.path.join(run_dir, "dataset.json"), sources.info.to_json())
     step = optimizer.iterations
     saved = tf.train.Checkpoint(step=step, model=model, optimizer=optimizer, best_miou=best_miou)
     last = tf.train.CheckpointManager(saved, checkpoint_directory(run_dir, "last"), config.train.keep)
@@ -106,6 +107,8 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
     console = _Console(config, run_dir, done, log)
     panel = _Panel(config, model, sources, run_dir) if config.train.mode != "supervised" else None
     every, end = config.train, config.train.steps
+    if done >= end:
+        log(f"finished already, nothing to train; {_score_line(history.entries[-1])}")
 
     while done < end:
         intervals = (every.log_every, every.evaluate_every, every.checkpoint_every, every.pictures_every)

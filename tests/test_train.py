@@ -100,9 +100,18 @@ def test_a_finished_run_is_left_alone(folder: Path, tmp_path: Path) -> None:
     config = small_config(folder, "supervised", steps=2)
     first = train(config, str(tmp_path), _quiet)
     before = _checkpoint(tmp_path)
-    assert train(config, str(tmp_path), _quiet) == first
+    lines: list[str] = []
+    assert train(config, str(tmp_path), lines.append) == first
+    assert lines[-1].startswith("finished already, nothing to train; step 2: validation mIoU")
     for name, value in _checkpoint(tmp_path).items():
         np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    config = config_io.apply_overrides(small_config(folder, "supervised"), ["init.weights=absent.npz"])
+    with pytest.raises(UserError, match="absent.npz: no such file"):
+        train(config, str(tmp_path / "run"), _quiet)
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_configuration_is_refused(folder: Path, tmp_path: Path) -> None:

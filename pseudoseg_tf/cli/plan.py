@@ -46,9 +46,14 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
     ]
     if sources.unlabeled is not None:
         paragraphs.append(f"unlabeled: {_stream(sources.unlabeled, data.batch_unlabeled, train.steps)}")
+        if sources.unlabeled.has_masks and train.mode == "unlabeled":
+            paragraphs.append(
+                "note: the masks of unlabeled images score the pseudo labels; nothing learns from them"
+            )
     paragraphs += [
         f"val: {len(sources.val)} images, scored {-(-train.steps // train.evaluate_every)} times",
         *(f"note: {note}" for note in sources.notes),
+        *(["first weights: downloaded, unless they are there"] if config.init.weights == "imagenet" else []),
         f"model: {config.model.backbone}, {model.count_params() / 1e6:.2f} million parameters",
         f"step: {'; '.join(f'{images} x {what}' for images, what, _ in passes)}",
         f"steps: {train.steps}, each worth {cost} forward passes of {height}x{width} pixels "
@@ -74,7 +79,10 @@ def _passes(config: Config) -> list[tuple[int, str, int]]:
         passes.append((additional, "weak view forward, backward from its image labels", 3))
     else:
         passes.append((additional, "weak view forward", 1))
-    if not config.pseudo.share_weak_pass and config.model.fine_tune_batch_norm:
+    once = config.pseudo.share_weak_pass or (
+        config.pseudo.weak_inference and config.train.mode == "unlabeled"
+    )
+    if config.model.fine_tune_batch_norm and not once:
         passes.append((additional, "weak view forward for Grad-CAM", 1))
     return [*passes, (additional, "strong view forward and backward", 3)]
 
