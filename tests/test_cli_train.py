@@ -153,6 +153,7 @@ def test_plan_counts_data_and_cost(folder: list[str], tmp_path: Path) -> None:
     [
         (["train.mode=supervised", "data.batch_labeled=5"], 15),
         (["pseudo.share_weak_pass=true"], 28),
+        (["pseudo.weak_inference=true"], 28),
         (["model.fine_tune_batch_norm=false"], 28),
         (["train.mode=weakly", "data.unlabeled=LABELED"], 40),
         (["data.batch_labeled=1", "data.batch_unlabeled=2"], 13),

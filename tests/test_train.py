@@ -143,7 +143,7 @@ def _steps(
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["supervised", "unlabeled", "weakly"])
 def test_two_replicas_equal_one_on_the_same_global_batch(
-    folder: Path, mode: str, two_replicas: tf.distribute.Strategy, monkeypatch: pytest.MonkeyPatch
+    folder: Path, mode: str, two_replicas: tf.distribute.Strategy
 ) -> None:
     config = small_config(folder, mode)
     # Weakly mode takes the image-level labels of this test from masks: label the pool.
@@ -161,23 +161,15 @@ def test_two_replicas_equal_one_on_the_same_global_batch(
         if name.startswith("loss/"):
             assert two[name] == pytest.approx(one[name], rel=1e-5, abs=1e-6), name
 
-    # How much of an update is rounding differs from layer to layer, up to a tenth: measured on one replica by
-    # the same batch in reverse order, which changes nothing but the order of the sums.
-    step = Trainer._step
-    monkeypatch.setattr(
-        Trainer,
-        "_step",
-        lambda self, batch: step(self, tf.nest.map_structure(lambda x: tf.reverse(x, [0]), batch)),
-    )
-    _, reverse = _steps(1, config, one_device)
-    update, rounding, difference = (
+    # A share of the batch counted twice or not at all changes updates by a third or more. Rounding alone, measured
+    # on one replica with the same batch in reverse order, changes half of the variables by less than 1e-4 of
+    # their update, and single ones, of tiny updates, by a tenth.
+    update, difference = (
         np.array([np.linalg.norm(b - a) for a, b in zip(old, new, strict=True)])
-        for old, new in ((first, weights), (weights, reverse), (weights, mirrored))
+        for old, new in ((first, weights), (weights, mirrored))
     )
-    assert np.median(rounding / np.maximum(update, 1e-12)) < 1e-3
-    # A share of the batch that is counted twice or not at all changes an update by a third or more.
+    assert np.median(difference / np.maximum(update, 1e-12)) < 1e-3
     assert (difference <= 0.15 * update + 1e-6).all()
-    assert np.linalg.norm(difference) <= 5 * np.linalg.norm(rounding)
 
 
 @pytest.mark.slow
