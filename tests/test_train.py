@@ -109,7 +109,7 @@ def test_a_finished_run_is_left_alone(folder: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_cannot_begin_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     config = config_io.apply_overrides(small_config(folder, "supervised"), ["init.weights=absent.npz"])
-    with pytest.raises(UserError, match="absent.npz: no such file"):
+    with pytest.raises(UserError, match=r"absent\.npz: no such file"):
         train(config, str(tmp_path / "run"), _quiet)
     assert not (tmp_path / "run").exists()
 
