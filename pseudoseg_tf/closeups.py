@@ -3,24 +3,21 @@
 What ImageNet is to photographs: image-level labels only, the classes of the data set among others, and no picture in
 common with it. The result is part of the package: closeup_features.npz, ``init.weights=closeups``. It took six minutes
 on one core and names 93 of 100 unseen close-ups.
-
-Example, how that file was made:
-  python -m pseudoseg_tf.closeups --out=pseudoseg_tf/closeup_features.npz
+``python -m pseudoseg_tf.cli.closeups`` makes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from absl import flags
+import tensorflow as tf
 
-from pseudoseg_tf.cli import _app
+from pseudoseg_tf._keras import tf_keras
+from pseudoseg_tf.checkpoint import save_backbone
 from pseudoseg_tf.config import Config
-from pseudoseg_tf.errors import UserError
-from pseudoseg_tf.presets import preset
-
-_OUT = flags.DEFINE_string("out", None, "File for the features; ends in .npz.")
+from pseudoseg_tf.datasets.shapes_drawing import CLOSEUP_NAMES, draw_closeup
+from pseudoseg_tf.nn.model import Backbone
+from pseudoseg_tf.progress import Progress
+from pseudoseg_tf.train import create_model
 
 # Names the drawings.
 _SEED = 2026
@@ -29,6 +26,19 @@ _DRAWN, _CROP = 96, 65
 _IMAGES, _HELD_OUT = 9000, 500
 _EPOCHS, _BATCH = 24, 32
 _LEARNING_RATE = 0.1
+
+
+class _Classifier(tf_keras.Model):
+    """Global average pooling and one layer on the last stage, as PseudoSeg's image-level classifier."""
+
+    def __init__(self, backbone: Backbone):
+        super().__init__()
+        self.backbone = backbone
+        self.logits = tf_keras.layers.Dense(len(CLOSEUP_NAMES))
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        images = tf.cast(images, tf.float32) * (2.0 / 255.0) - 1.0
+        return self.logits(tf.reduce_mean(self.backbone(images, training=training).last, [1, 2]))
 
 
 def learn_features(config: Config, path: str) -> float:
@@ -41,27 +51,6 @@ def learn_features(config: Config, path: str) -> float:
     Returns:
         Share of correctly named close-ups among those held out.
     """
-    # TensorFlow takes seconds to import: only now, when the flags are known to be right.
-    import tensorflow as tf
-
-    from pseudoseg_tf._keras import tf_keras
-    from pseudoseg_tf.checkpoint import save_backbone
-    from pseudoseg_tf.datasets.shapes_drawing import CLOSEUP_NAMES, draw_closeup
-    from pseudoseg_tf.progress import Progress
-    from pseudoseg_tf.train import create_model
-
-    class Classifier(tf_keras.Model):
-        """Global average pooling and one layer on the last stage, as PseudoSeg's image-level classifier."""
-
-        def __init__(self, backbone: tf_keras.layers.Layer):
-            super().__init__()
-            self.backbone = backbone
-            self.logits = tf_keras.layers.Dense(len(CLOSEUP_NAMES))
-
-        def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-            images = tf.cast(images, tf.float32) * (2.0 / 255.0) - 1.0
-            return self.logits(tf.reduce_mean(self.backbone(images, training=training).last, [1, 2]))
-
     drawn = [draw_closeup(_SEED, index, _DRAWN) for index in range(_HELD_OUT + _IMAGES)]
     images, kinds = np.stack([image for image, _ in drawn]), np.array([kind for _, kind in drawn])
     steps = _IMAGES // _BATCH * _EPOCHS
@@ -80,7 +69,7 @@ def learn_features(config: Config, path: str) -> float:
     middle = slice((_DRAWN - _CROP) // 2, (_DRAWN + _CROP) // 2)
 
     model = create_model(config, len(CLOSEUP_NAMES))
-    classifier = Classifier(model.backbone)
+    classifier = _Classifier(model.backbone)
     classifier.compile(
         tf_keras.optimizers.SGD(
             tf_keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps), momentum=0.9
@@ -95,16 +84,3 @@ def learn_features(config: Config, path: str) -> float:
     _, accuracy = classifier.evaluate(held_out, kinds[:_HELD_OUT], batch_size=50, verbose=0)
     save_backbone(model, path)
     return float(accuracy)
-
-
-def main(argv: Sequence[str]) -> None:
-    """Learns and writes the features."""
-    del argv
-    if not (_OUT.value or "").endswith(".npz"):
-        raise UserError(f"--out: found {_OUT.value!r}, expected a file name that ends in .npz")
-    accuracy = learn_features(preset("shapes"), _OUT.value)
-    print(f"{100 * accuracy:.0f} percent of unseen close-ups are named correctly; features in {_OUT.value}")
-
-
-if __name__ == "__main__":
-    _app.run(main)

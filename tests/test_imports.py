@@ -24,8 +24,8 @@ LAYERS = [
     ["config_io", "data", "nn"],
     ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize"],
     ["checkpoint", "steps"],
-    ["comparison", "evaluate", "export", "inference", "train"],
-    ["cli", "closeups", "demo"],
+    ["closeups", "comparison", "evaluate", "export", "inference", "train"],
+    ["cli", "demo"],
 ]
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Narrower than the layers: these see only what is listed (and themselves).
