@@ -24,7 +24,15 @@ from absl import flags
 from PIL import Image
 
 from pseudoseg_tf.cli import _app
-from pseudoseg_tf.comparison import Run, last_and_best, mean_and_spread, read_lines, run_all, table
+from pseudoseg_tf.comparison import (
+    Run,
+    last_and_best,
+    mean_and_spread,
+    read_lines,
+    run_all,
+    seconds_per_step,
+    table,
+)
 from pseudoseg_tf.data.splits import class_balanced_draw, read_ids, write_ids
 from pseudoseg_tf.errors import UserError
 
@@ -134,20 +142,14 @@ def _miou(entry: dict, names: Sequence[str] = ()) -> float:
 
 
 def _report(runs: Sequence[Run], out: Path) -> str:
-    def training(directory: Path, key: str) -> float:
-        """Median over the console lines of a run, after the first, which includes compilation."""
-        return float(
-            np.median([entry[key] for entry in read_lines(directory / "training.jsonl") if key in entry])
-        )
-
     columns = {
         "last mIoU": lambda d: _miou(last_and_best(d)[0]),
         "best mIoU": lambda d: _miou(last_and_best(d)[1]),
         "last, frequent": lambda d: _miou(last_and_best(d)[0], _FREQUENT),
         "best, frequent": lambda d: max(_miou(e, _FREQUENT) for e in read_lines(d / "history.jsonl")),
         "last ECE": lambda d: 100 * last_and_best(d)[0]["ece"],
-        "s/step": lambda d: training(d, "seconds_per_step"),
-        "minutes of steps": lambda d: training(d, "seconds_per_step") * last_and_best(d)[0]["step"] / 60,
+        "s/step": seconds_per_step,
+        "minutes of steps": lambda d: seconds_per_step(d) * last_and_best(d)[0]["step"] / 60,
         "peak MB": lambda d: read_lines(d / "training.jsonl")[-1]["peak_memory_mb"],
     }
     lines = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -126,6 +127,13 @@ def last_and_best(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The last evaluation of a run and the one with the best mIoU."""
     history = read_lines(run_dir / "history.jsonl")
     return history[-1], max(history, key=lambda entry: entry["miou"])
+
+
+def seconds_per_step(directory: Path) -> float:
+    """Median over the console lines of a run; NaN if none has a time, as the first after a start (compilation)."""
+    key = "seconds_per_step"
+    times = [line[key] for line in read_lines(directory / "training.jsonl") if key in line]
+    return statistics.median(times) if times else math.nan
 
 
 def mean_and_spread(values: Iterable[float]) -> tuple[float, float]:

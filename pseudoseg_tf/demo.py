@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import flags
 
 from pseudoseg_tf.cli import _app
-from pseudoseg_tf.comparison import Run, last_and_best, mean_and_spread, read_lines, run_all, table
+from pseudoseg_tf.comparison import Run, last_and_best, mean_and_spread, run_all, seconds_per_step, table
 from pseudoseg_tf.presets import preset
 
 _OUT = flags.DEFINE_string("out", "runs/demo", "Directory of the runs, the model and the pictures.")
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
                 "last mIoU": lambda d: 100 * last_and_best(d)[0]["miou"],
                 "best mIoU": lambda d: 100 * last_and_best(d)[1]["miou"],
                 "last ECE": lambda d: 100 * last_and_best(d)[0]["ece"],
-                "s/step": lambda d: read_lines(d / "training.jsonl")[-1]["seconds_per_step"],
+                "s/step": seconds_per_step,
             },
         )
     )
