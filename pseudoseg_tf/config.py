@@ -17,22 +17,38 @@ class ModelConfig:
     """The network: backbone, ASPP, decoder, image-level classifier, self-attention (SGC)."""
 
     # Feature extractor.
-    backbone: Literal["mobilenet_v1", "resnet_v1_50_beta", "resnet_v1_101_beta"] = "mobilenet_v1"
+    backbone: Literal[
+        "mobilenet_v1",
+        "xception_65",
+        "resnet_v1_50_beta",
+        "resnet_v1_101_beta",
+        "resnet_v1_50",
+        "resnet_v1_101",
+    ] = "mobilenet_v1"
     # Input pixels per cell of the last feature map; 8 or 16.
     output_stride: int = 16
     # Dilation rates of the three atrous ASPP branches (for output stride 16; doubled at 8).
     atrous_rates: tuple[int, ...] = (6, 12, 18)
+    # Dilation of the three convolutions of the last block as a multiple of the block's (not mobilenet_v1).
+    # DeepLab's ResNet checkpoints were trained with 1,2,4.
+    multi_grid: tuple[int, ...] = (1, 1, 1)
     # Channels of each ASPP branch and of the decoder.
     aspp_channels: int = 256
     decoder_channels: int = 256
     # Key and query dimension of the self-attention (paper eq. 3).
     attention_dim: int = 128
-    # Feature maps that feed the self-attention: last two stages (hypercolumn) or the last one.
-    hypercolumn: bool = True
+    # Stages that feed the self-attention: 1 is the last, 2 the one before (1 alone: no hypercolumn). Xception
+    # has 6, the others 4.
+    hypercolumn: tuple[int, ...] = (1, 2)
+    # Self-attention adds the scores it propagates to the ones it got, and ends in batch norm (false: the
+    # reference's first version, without both).
+    attention_v2: bool = True
     # Width of the backbone as a multiple of the published one (mobilenet_v1 only).
     width_multiplier: float = 1.0
     # Keep probability of the dropout behind the ASPP projection (1 turns it off).
     aspp_keep_prob: float = 0.9
+    # The same before the image-level classifier; 0: the reference's (0.5 for xception_65, else 1).
+    classifier_keep_prob: float = 0.0
     # Decay of the batch norm statistics; 0: the reference's (0.9997, ResNet 0.95, SGC 0.999). Runs of a few
     # hundred steps from random weights want 0.9 to 0.99.
     batch_norm_decay: float = 0.0
@@ -147,12 +163,21 @@ class PseudoConfig:
     # Weight of L_u, and the steps over which it grows to that as exp(-5 (1 - t)^2) (0: full from the start).
     weight: float = 1.0
     ramp_steps: int = 0
+    # Grad-CAM and self-attention (false: neither is computed nor trained, and the decoder alone makes the pseudo
+    # label; in unlabeled mode the classifier is not trained either, as in the reference).
+    use_attention: bool = True
+    # weakly: the classifier learns from the labeled images (the reference's cls_with_cls=False) instead of
+    # the image-level labels.
+    classify_labeled: bool = False
     # The weak view is predicted like a finished model: moving statistics, no dropout. The reference predicts it
     # with batch statistics and dropout (only Grad-CAM sees moving ones), which makes a noisier teacher.
     weak_inference: bool = False
     # The strong view's batch statistics enter the moving ones that evaluation uses (the reference). The strong
     # view's colors are not those of real images, so a small network may do better without.
     strong_statistics: bool = True
+    # The reference passes labeled images (weakly: weak views too) twice through the backbone, so their batch
+    # statistics enter the moving ones twice. One pass does it here, and moves them twice (false: once).
+    repeat_statistics: bool = True
     # One weak pass for the decoder prediction and the CAM (cheaper; CAM then sees batch statistics).
     share_weak_pass: bool = False
 

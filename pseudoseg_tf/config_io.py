@@ -110,6 +110,12 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "model.output_stride", model.output_stride in (8, 16), "8 or 16"
     rates = model.atrous_rates
     yield "model.atrous_rates", bool(rates) and min(rates) > 0, "one or more rates, each greater than 0"
+    grid = model.multi_grid
+    yield "model.multi_grid", len(grid) == 3 and min(grid) > 0, "three factors, each greater than 0"
+    stages = 6 if model.backbone == "xception_65" else 4
+    chosen = set(model.hypercolumn)
+    known = bool(chosen) and len(chosen) == len(model.hypercolumn) and chosen <= set(range(1, stages + 1))
+    yield "model.hypercolumn", known, f"one or more different stages from 1 to {stages}"
     yield "model.aspp_channels", model.aspp_channels > 0, positive
     yield "model.decoder_channels", model.decoder_channels > 0, positive
     yield "model.attention_dim", model.attention_dim > 0, positive
@@ -117,6 +123,7 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     only_mobilenet = model.width_multiplier == 1 or model.backbone == "mobilenet_v1"
     yield "model.width_multiplier", only_mobilenet, f"1 with model.backbone={model.backbone}"
     yield "model.aspp_keep_prob", 0 < model.aspp_keep_prob <= 1, "greater than 0 and at most 1"
+    yield "model.classifier_keep_prob", 0 <= model.classifier_keep_prob <= 1, "from 0 to 1"
     yield "model.batch_norm_decay", 0 <= model.batch_norm_decay < 1, "0 or greater, and less than 1"
 
     weights = config.init.weights
@@ -152,6 +159,8 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     for name in ("checkpoint_every", "evaluate_every", "log_every", "pictures_every", "keep"):
         yield f"train.{name}", getattr(train, name) > 0, positive
 
+    with_source = pseudo.use_attention or pseudo.source == "decoder"
+    yield "pseudo.use_attention", with_source, f"true with pseudo.source={pseudo.source}"
     yield "pseudo.gamma", 0 <= pseudo.gamma <= 1, "from 0 to 1"
     yield "pseudo.temperature", pseudo.temperature > 0, positive
     yield "pseudo.threshold", 0 <= pseudo.threshold < 1, "0 or greater, and less than 1"

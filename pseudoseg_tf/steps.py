@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypedDict
 import tensorflow as tf
 
 from pseudoseg_tf import losses
-from pseudoseg_tf.nn.layers import EndPoints, resize_align_corners, resize_mask, statistics_untouched
+from pseudoseg_tf.nn.layers import EndPoints, resize_align_corners, resize_mask, statistics_updates
 from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.pseudo_label import AcrossReplicas, make_pseudo_label, one_replica
 
@@ -51,8 +51,11 @@ class PseudoLabelOptions(NamedTuple):
     soft: bool = True
     threshold: float = 0.0
     normalize: bool = True
+    use_attention: bool = True
+    classify_labeled: bool = False
     weak_inference: bool = False
     strong_statistics: bool = True
+    repeat_statistics: bool = True
     share_weak_pass: bool = False
 
 
@@ -60,7 +63,8 @@ class WeakBranch(NamedTuple):
     """What the weak view says, all constants at decoder resolution; kept for pictures and statistics."""
 
     decoder_logits: tf.Tensor
-    cam: tf.Tensor  # at the resolution of the last stage
+    # Zeros without attention; the class maps are at the resolution of the last stage.
+    cam: tf.Tensor
     sgc_logits: tf.Tensor
     pseudo_label: tf.Tensor
     confidence: tf.Tensor
@@ -95,7 +99,8 @@ def pseudoseg_losses(
     """The four losses and weight decay of one batch (paper sections 3.1 to 3.3).
 
     The passes read the weights and the moving statistics of the step's start; batch-norm updates follow one
-    another in the order weak, strong, labeled.
+    another in the order weak, strong, labeled. One pass serves where the reference makes two of the same
+    images and weights; such a pass moves the backbone's statistics twice (``repeat_statistics``).
 
     Args:
         weakly: image-level labels of the additional images are given; they mask their Grad-CAM and alone
@@ -104,19 +109,29 @@ def pseudoseg_losses(
 
     Returns:
         Losses "supervised" (L_s), "consistency" (L_u), "classification" (L_x), "attention" (L_sa), "decay",
-        already weighted, and their sum "total"; and the weak branch.
+        already weighted, and their sum "total"; and the weak branch. Terms that have nothing to train are 0.
     """
-    terms = {}
+    classify_weak = weakly and not options.classify_labeled
+    classify_labels = options.classify_labeled if weakly else options.use_attention
+    # How often the reference passes these images through the backbone.
+    weak_passes, labeled_passes = 1, 1
+    if options.repeat_statistics:
+        weak_passes += classify_weak
+        labeled_passes += options.use_attention + (weakly and options.classify_labeled)
+    terms = {name: tf.constant(0.0) for name in ("classification", "attention")}
     # Passes with moving statistics come before any batch norm is updated.
-    needs_moving = model.fine_tune_batch_norm and not options.share_weak_pass
+    wants_moving = options.weak_inference or (options.use_attention and not options.share_weak_pass)
+    needs_moving = wants_moving and model.fine_tune_batch_norm
     moving = model.features(additional["weak"], training=False) if needs_moving else None
     batch = None
-    if weakly or moving is None or not options.weak_inference:
-        batch = model.features(additional["weak"], training=True)
-    if weakly:
+    if classify_weak or moving is None or not options.weak_inference:
+        with statistics_updates(model.backbone, weak_passes):
+            batch = model.features(additional["weak"], training=True)
+    if classify_weak:
         assert batch is not None
+        image_logits, _ = model.classify(batch, training=True)
         terms["classification"] = losses.image_classification(
-            model.classify(batch), additional["image_labels"], across_replicas
+            image_logits, additional["image_labels"], across_replicas
         )
     cam_features = moving or batch
     decoder_features = cam_features if options.weak_inference else batch
@@ -132,26 +147,32 @@ def pseudoseg_losses(
         across_replicas=across_replicas,
     )
 
-    keep = contextlib.nullcontext() if options.strong_statistics else statistics_untouched(model)
-    with keep:
+    with contextlib.nullcontext() if options.strong_statistics else statistics_updates(model, 0):
         strong_logits = model(additional["strong"], training=True)
-    valid = resize_mask(tf.cast(additional["valid"], tf.float32), tf.shape(strong_logits)[1:3])
+    size = tf.shape(strong_logits)[1:3]
     terms["consistency"] = losses.consistency(
-        strong_logits, branch.pseudo_label, valid, branch.confidence, options.threshold, across_replicas
+        strong_logits,
+        branch.pseudo_label,
+        resize_mask(tf.cast(additional["valid"], tf.float32), size),
+        branch.confidence,
+        options.threshold,
+        across_replicas,
     )
 
     # One pass of the labeled images serves decoder, classifier and self-attention.
-    end_points = model.features(labeled["image"], training=True)
+    with statistics_updates(model.backbone, labeled_passes):
+        end_points = model.features(labeled["image"], training=True)
     decoder_logits = model.decode(end_points, training=True)
     terms["supervised"] = losses.pixel_cross_entropy(decoder_logits, labeled["labels"], across_replicas)
     image_labels = losses.image_labels_of(labeled["labels"], model.num_classes)
-    if not weakly:
-        terms["classification"] = losses.image_classification(
-            model.classify(end_points), image_labels, across_replicas
-        )
-    cam = model.grad_cam(end_points, image_labels)
-    sgc_logits = model.sgc(end_points, cam, labeled["valid"], training=True)
-    terms["attention"] = losses.pixel_cross_entropy(sgc_logits, labeled["labels"], across_replicas)
+    image_logits, cam_weights = model.classify(end_points, training=True)
+    if classify_labels:
+        terms["classification"] = losses.image_classification(image_logits, image_labels, across_replicas)
+    if options.use_attention:
+        cam = model.grad_cam(end_points, cam_weights, image_labels)
+        valid = resize_mask(tf.cast(labeled["valid"], tf.float32), size)
+        sgc_logits = model.sgc(end_points, cam, valid, training=True)
+        terms["attention"] = losses.pixel_cross_entropy(sgc_logits, labeled["labels"], across_replicas)
 
     terms["consistency"] *= weights.consistency
     terms["classification"] *= weights.classification
@@ -181,12 +202,18 @@ def weak_branch(
         training: batch norm and dropout of the heads as in a training step.
     """
     decoder_features, cam_features = _constant(decoder_features), _constant(cam_features)
-    if image_labels is None:
-        image_labels = tf.cast(tf.nn.sigmoid(model.classify(cam_features)) >= 0.5, tf.float32)
-    cam = model.grad_cam(cam_features, image_labels)
     decoder_logits = tf.stop_gradient(model.decode(decoder_features, training=training))
-    sgc_logits = tf.stop_gradient(model.sgc(cam_features, cam, valid, training=training))
-    sgc_logits = resize_align_corners(sgc_logits, tf.shape(decoder_logits)[1:3])
+    size = tf.shape(decoder_logits)[1:3]
+    image_logits, cam_weights = model.classify(cam_features)
+    if image_labels is None:
+        image_labels = tf.cast(tf.nn.sigmoid(image_logits) >= 0.5, tf.float32)
+    cam = model.grad_cam(cam_features, cam_weights, image_labels)
+    if options.use_attention:
+        valid = resize_mask(tf.cast(valid, tf.float32), size)
+        sgc_logits = tf.stop_gradient(model.sgc(cam_features, cam, valid, training=training))
+        sgc_logits = resize_align_corners(sgc_logits, size)
+    else:
+        cam, sgc_logits = tf.zeros_like(cam), tf.zeros_like(decoder_logits)
     pseudo_label, confidence = make_pseudo_label(
         decoder_logits,
         sgc_logits,
@@ -201,7 +228,7 @@ def weak_branch(
 
 
 def _constant(end_points: EndPoints) -> EndPoints:
-    return EndPoints(*(tf.stop_gradient(x) for x in end_points))
+    return tf.nest.map_structure(tf.stop_gradient, end_points)
 
 
 def _decay(model: PseudoSegModel, weights: LossWeights, across_replicas: AcrossReplicas) -> tf.Tensor:

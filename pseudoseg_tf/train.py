@@ -220,10 +220,9 @@ class Trainer(orbit.StandardTrainer):
             self._losses = {name: tf_keras.metrics.Sum(name) for name in names}
             # How good the pseudo labels are, where masks of the additional images are known (never learned).
             watched = unlabeled and sources.unlabeled is not None and sources.unlabeled.has_masks
+            maps = ("pseudo", "decoder", "sgc") if config.pseudo.use_attention else ("pseudo", "decoder")
             self._pseudo_metrics = (
-                {name: SegmentationMetrics(sources.info.num_classes) for name in ("pseudo", "decoder", "sgc")}
-                if watched
-                else {}
+                {name: SegmentationMetrics(sources.info.num_classes) for name in maps} if watched else {}
             )
         self._replica_step = tf.function(self._step, jit_compile=True) if config.runtime.jit else self._step
 
@@ -308,9 +307,13 @@ class Trainer(orbit.StandardTrainer):
             size = tf.shape(branch.decoder_logits)[1:3]
             labels = tf.where(additional["valid"] > 0, batch["unlabeled"]["labels"], IGNORE_LABEL)
             labels = resize_mask(labels, size)
-            self._pseudo_metrics["pseudo"].update(labels, branch.pseudo_label)
-            self._pseudo_metrics["decoder"].update(labels, tf.nn.softmax(branch.decoder_logits))
-            self._pseudo_metrics["sgc"].update(labels, tf.nn.softmax(branch.sgc_logits))
+            probabilities = {
+                "pseudo": branch.pseudo_label,
+                "decoder": tf.nn.softmax(branch.decoder_logits),
+                "sgc": tf.nn.softmax(branch.sgc_logits),
+            }
+            for name, metrics in self._pseudo_metrics.items():
+                metrics.update(labels, probabilities[name])
 
 
 def labeled_batch(model: PseudoSegModel, examples: Examples) -> steps.LabeledBatch:
@@ -435,8 +438,8 @@ class _Panel:
     def write(self, step: int, summaries: orbit.utils.SummaryManager) -> None:
         additional, branch = self._pseudo_labels()
         picture = visualize.pseudo_label_panel(
-            weak=_pixels(additional["weak"]),
-            strong=_pixels(additional["strong"]),
+            weak=self._pixels(additional["weak"]),
+            strong=self._pixels(additional["strong"]),
             cam=branch.cam.numpy(),
             sgc=branch.sgc_logits.numpy(),
             decoder=branch.decoder_logits.numpy(),
@@ -465,7 +468,6 @@ class _Panel:
         )
         return additional, branch
 
-
-def _pixels(normalized: tf.Tensor) -> np.ndarray:
-    """Normalized images back to uint8."""
-    return np.clip((normalized.numpy() + 1.0) * 127.5, 0, 255).astype(np.uint8)
+    def _pixels(self, normalized: tf.Tensor) -> np.ndarray:
+        """Normalized images back to uint8."""
+        return np.clip(self._model.denormalize(normalized).numpy(), 0, 255).astype(np.uint8)

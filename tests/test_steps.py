@@ -108,19 +108,24 @@ def test_equals_the_plain_form_with_a_pass_for_each_purpose(batches, weakly: boo
     plain = _model()
     # Before any training-mode pass, so with the moving statistics of the start of the step.
     cam_pass = plain.features(additional["weak"], training=share)
+    image_logits, cam_weights = plain.classify(cam_pass)
     labels = additional["image_labels"]
     if not weakly:
-        labels = tf.cast(tf.nn.sigmoid(plain.classify(cam_pass)) >= 0.5, tf.float32)
-    cam = plain.grad_cam(cam_pass, labels)
+        labels = tf.cast(tf.nn.sigmoid(image_logits) >= 0.5, tf.float32)
+    cam = plain.grad_cam(cam_pass, cam_weights, labels)
     decoder_logits = plain(additional["weak"], training=True)
-    sgc = plain.sgc(cam_pass, cam, additional["valid"], training=True)
+
+    def at_decoder(mask: tf.Tensor) -> tf.Tensor:
+        rows = [i * 33 // 9 for i in range(9)]
+        return tf.gather(tf.gather(tf.cast(mask, tf.float32), rows, axis=1), rows, axis=2)
+
+    valid = at_decoder(additional["valid"])
+    sgc = plain.sgc(cam_pass, cam, valid, training=True)
     size = decoder_logits.shape[1:3]
     sgc = tf.compat.v1.image.resize(sgc, size, align_corners=True)
     pseudo_label, confidence = make_pseudo_label(decoder_logits, sgc)
     np.testing.assert_allclose(branch.pseudo_label, pseudo_label, atol=1e-5)
 
-    rows = [i * 33 // 9 for i in range(9)]
-    valid = tf.gather(tf.gather(tf.cast(additional["valid"], tf.float32), rows, axis=1), rows, axis=2)
     strong = plain(additional["strong"], training=True)
     np.testing.assert_allclose(
         terms["consistency"], losses.consistency(strong, pseudo_label, valid, confidence), rtol=1e-4
@@ -133,23 +138,65 @@ def test_equals_the_plain_form_with_a_pass_for_each_purpose(batches, weakly: boo
     image_labels = losses.image_labels_of(labeled["labels"], 3)
     if weakly:
         weak = plain.features(additional["weak"], training=True)
-        expected = losses.image_classification(plain.classify(weak), additional["image_labels"])
+        expected = losses.image_classification(plain.classify(weak)[0], additional["image_labels"])
     else:
-        expected = losses.image_classification(plain.classify(again), image_labels)
+        expected = losses.image_classification(plain.classify(again)[0], image_labels)
     np.testing.assert_allclose(terms["classification"], expected, rtol=1e-4)
-    sgc = plain.sgc(again, plain.grad_cam(again, image_labels), labeled["valid"], training=True)
+    cam = plain.grad_cam(again, plain.classify(again)[1], image_labels)
+    sgc = plain.sgc(again, cam, at_decoder(labeled["valid"]), training=True)
     np.testing.assert_allclose(
         terms["attention"], losses.pixel_cross_entropy(sgc, labeled["labels"]), rtol=1e-4
     )
 
 
-def test_batch_norm_statistics_follow_weak_strong_labeled(batches) -> None:
+@pytest.mark.parametrize("weakly", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        steps.PseudoLabelOptions(),
+        steps.PseudoLabelOptions(repeat_statistics=False),
+        steps.PseudoLabelOptions(use_attention=False, source="decoder"),
+        steps.PseudoLabelOptions(classify_labeled=True),
+    ],
+)
+def test_batch_norm_statistics_follow_the_passes_of_the_reference(
+    batches, weakly: bool, options: steps.PseudoLabelOptions
+) -> None:
+    """Weak, strong, labeled; images that the classifier sees too go through the backbone once more."""
     labeled, additional = batches
     model, plain = _model(), _model()
-    _run(model, batches)
-    for images in (additional["weak"], additional["strong"], labeled["image"]):
+    _run(model, batches, weakly=weakly, options=options)
+    more_weak = weakly and not options.classify_labeled
+    more_labeled = options.use_attention + (weakly and options.classify_labeled)
+    passes = ((additional["weak"], more_weak), (additional["strong"], 0), (labeled["image"], more_labeled))
+    for images, more in passes:
         plain(images, training=True)
+        for _ in range(more if options.repeat_statistics else 0):
+            plain.features(images, training=True)
     _assert_same_statistics(model, plain)
+
+
+def test_without_attention_the_decoder_teaches_alone(batches) -> None:
+    options = steps.PseudoLabelOptions(use_attention=False, source="decoder")
+    with_attention = steps.PseudoLabelOptions(source="decoder")
+    terms, branch, _ = _run(_model(), batches, options=options)
+    expected = _run(_model(), batches, options=with_attention)[0]
+    assert terms["classification"] == terms["attention"] == 0
+    assert not np.any(branch.cam)
+    for name in ("consistency", "supervised", "decay"):
+        np.testing.assert_allclose(terms[name], expected[name], rtol=1e-6)
+
+
+def test_weakly_mode_can_train_the_classifier_on_labeled_images(batches) -> None:
+    """The reference's cls_with_cls=False; Grad-CAM still sees the given image-level labels."""
+    options = steps.PseudoLabelOptions(classify_labeled=True)
+    terms = _run(_model(), batches, weakly=True, options=options)[0]
+    np.testing.assert_allclose(
+        terms["classification"], _run(_model(), batches)[0]["classification"], rtol=1e-6
+    )
+    given = _run(_model(), batches, weakly=True)[0]
+    np.testing.assert_allclose(terms["consistency"], given["consistency"], rtol=1e-5)
+    assert terms["classification"] != given["classification"]
 
 
 def test_frozen_statistics_make_one_weak_pass_enough(batches) -> None:
@@ -177,4 +224,5 @@ def test_only_labeled_statistics_are_kept_when_asked(batches) -> None:
     # The weak view as a finished model would predict it, before any update.
     np.testing.assert_allclose(branch.decoder_logits, plain(additional["weak"]), atol=1e-5)
     plain(labeled["image"], training=True)
+    plain.features(labeled["image"], training=True)
     _assert_same_statistics(model, plain)

@@ -17,7 +17,7 @@ from pseudoseg_tf.config import Config, DataConfig, ModelConfig, TrainConfig
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL
 from pseudoseg_tf.files import write_json
-from pseudoseg_tf.nn.model import PseudoSegModel, build_model
+from pseudoseg_tf.nn.model import build_model
 
 CLASS_NAMES = ("background", "cat", "dog")
 # Height and width of the validation images.
@@ -35,7 +35,8 @@ class TinyModel(tf_keras.Model):
         random = np.random.default_rng(0)
         self.convolution.set_weights([random.normal(size=w.shape) for w in self.convolution.get_weights()])
 
-    normalize = staticmethod(PseudoSegModel.normalize)
+    def normalize(self, images: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        return (images * (2.0 / 255.0) - 1.0) * tf.cast(valid, tf.float32)[..., tf.newaxis]
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         assert not training

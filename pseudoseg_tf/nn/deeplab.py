@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -76,12 +76,16 @@ class Decoder(tf_keras.layers.Layer):
 
     def call(self, aspp: tf.Tensor, skip: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, h, w, channels], [B, 4h, 4w, S] -> float32 decoder_logits [B, 4h, 4w, C]."""
+        return tf.cast(self.logits(self.refine(aspp, skip, training=training)), tf.float32)
+
+    def refine(self, aspp: tf.Tensor, skip: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The features behind the logits, [B, 4h, 4w, channels]."""
         skip = self.feature_projection(skip, training=training)
         aspp = tf.cast(resize_align_corners(aspp, tf.shape(skip)[1:3]), skip.dtype)
         x = tf.concat([aspp, skip], -1)
         for conv in self.convs:
             x = conv(x, training=training)
-        return tf.cast(self.logits(x), tf.float32)
+        return x
 
 
 class DeepLabHead(tf_keras.layers.Layer):
@@ -94,3 +98,14 @@ class DeepLabHead(tf_keras.layers.Layer):
 
     def call(self, end_points: EndPoints, training: bool = False) -> tf.Tensor:
         return self.decoder(self.aspp(end_points.last, training=training), end_points.skip, training=training)
+
+    def units(self) -> Iterator[tuple[str, ConvBatchNorm]]:
+        """Every convolution but the logits with its scope in a TensorFlow 1 checkpoint of DeepLab."""
+        for unit in (self.aspp.image_pooling, self.aspp.aspp0, self.aspp.concat_projection):
+            yield unit.name, unit
+        for branch in self.aspp.branches:
+            yield from branch.units(branch.name)
+        projection = self.decoder.feature_projection
+        yield f"decoder/{projection.name}", projection
+        for conv in self.decoder.convs:
+            yield from conv.units(f"decoder/{conv.name}")

@@ -19,10 +19,13 @@ class EndPoints(NamedTuple):
 
     # Stride 4, for the decoder.
     skip: tf.Tensor
-    # The last two stages at the output stride: the hypercolumn. ``last`` also feeds ASPP, the classifier and
-    # Grad-CAM, so it is non-negative (behind its ReLU).
-    penultimate: tf.Tensor
-    last: tf.Tensor
+    # Outputs of the stages, early to late; self-attention sees some of them.
+    stages: tuple[tf.Tensor, ...]
+
+    @property
+    def last(self) -> tf.Tensor:
+        """The last stage, for ASPP, classifier and Grad-CAM; non-negative, for it lies behind a ReLU."""
+        return self.stages[-1]
 
 
 def truncated_normal(stddev: float, seed: int) -> Initializer:
@@ -147,7 +150,7 @@ class BatchNorm(tf_keras.layers.Layer):
         self._epsilon = epsilon
         self._scale = scale
         self._synchronized = synchronized
-        self._keeps_statistics = True
+        self._updates = 1
 
     def build(self, input_shape: tf.TensorShape) -> None:
         channels = int(input_shape[-1])
@@ -195,23 +198,25 @@ class BatchNorm(tf_keras.layers.Layer):
         return tf.cast(outputs, inputs.dtype)
 
     def _update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        if not self._keeps_statistics:
-            return
-        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign_sub((moving - tf.stop_gradient(batch)) * (1.0 - self._decay))
+        for _ in range(self._updates):
+            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign_sub((moving - tf.stop_gradient(batch)) * (1.0 - self._decay))
 
 
 @contextlib.contextmanager
-def statistics_untouched(model: tf.Module) -> Iterator[None]:
-    """Within it, training-mode passes of ``model`` use batch statistics but leave the moving ones alone."""
-    layers = [layer for layer in model.submodules if isinstance(layer, BatchNorm)]
+def statistics_updates(module: tf.Module, count: int) -> Iterator[None]:
+    """Within it, a training-mode pass of ``module`` moves its moving statistics ``count`` times, not once.
+
+    0: the pass uses batch statistics but leaves the moving ones alone.
+    """
+    layers = [layer for layer in module.submodules if isinstance(layer, BatchNorm)]
     for layer in layers:
-        layer._keeps_statistics = False
+        layer._updates = count
     try:
         yield
     finally:
         for layer in layers:
-            layer._keeps_statistics = True
+            layer._updates = 1
 
 
 class Dropout(tf_keras.layers.Layer):
@@ -254,7 +259,12 @@ class ConvBatchNorm(tf_keras.layers.Layer):
 
 
 class SeparableConv(tf_keras.layers.Layer):
-    """DeepLab's separable convolution: depthwise, batch norm, ReLU, pointwise, batch norm, ReLU."""
+    """DeepLab's separable convolution: depthwise, batch norm, ReLU, pointwise, batch norm, ReLU.
+
+    Args:
+        relu: false leaves out both ReLUs.
+        stddevs: standard deviations of the initial depthwise and pointwise kernels.
+    """
 
     def __init__(
         self,
@@ -262,20 +272,36 @@ class SeparableConv(tf_keras.layers.Layer):
         batch_norm: BatchNormFactory,
         seeds: SeedSequence,
         *,
+        strides: int = 1,
         rate: int = 1,
+        relu: bool = True,
+        stddevs: tuple[float, float] = (0.33, 0.06),
         name: str | None = None,
     ):
         super().__init__(name=name)
+        activation = tf.nn.relu if relu else None
         self.depthwise = ConvBatchNorm(
-            DepthwiseConv(rate=rate, kernel_initializer=truncated_normal(0.33, seeds()), name="depthwise"),
+            DepthwiseConv(
+                strides=strides,
+                rate=rate,
+                kernel_initializer=truncated_normal(stddevs[0], seeds()),
+                name="depthwise",
+            ),
             batch_norm("depthwise_bn"),
+            activation,
             name="depthwise_unit",
         )
         self.pointwise = ConvBatchNorm(
-            Conv(filters, 1, kernel_initializer=truncated_normal(0.06, seeds()), name="pointwise"),
+            Conv(filters, 1, kernel_initializer=truncated_normal(stddevs[1], seeds()), name="pointwise"),
             batch_norm("pointwise_bn"),
+            activation,
             name="pointwise_unit",
         )
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.pointwise(self.depthwise(inputs, training=training), training=training)
+
+    def units(self, scope: str) -> Iterator[tuple[str, ConvBatchNorm]]:
+        """Both halves with their scopes in a TensorFlow 1 checkpoint."""
+        yield f"{scope}_depthwise", self.depthwise
+        yield f"{scope}_pointwise", self.pointwise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
@@ -30,8 +32,8 @@ _BLOCKS = (
     (1024, 2),
     (1024, 1),
 )
-# Blocks whose outputs are the end points, counted from 1.
-_SKIP, _PENULTIMATE = 3, 11
+# Blocks whose outputs are the end points, counted from 1: the decoder's skip, and the last of each resolution.
+_SKIP, _STAGES = 3, (3, 5, 11, 13)
 
 
 class MobileNetV1(tf_keras.layers.Layer):
@@ -43,6 +45,8 @@ class MobileNetV1(tf_keras.layers.Layer):
         batch_norm: makes a batch norm of a given name.
         seeds: seeds of the initializers.
     """
+
+    scope = "MobilenetV1"
 
     def __init__(self, output_stride: int, width: float, batch_norm: BatchNormFactory, seeds: SeedSequence):
         super().__init__(name="mobilenet_v1")
@@ -80,4 +84,11 @@ class MobileNetV1(tf_keras.layers.Layer):
         for depthwise, pointwise in self.blocks:
             x = pointwise(depthwise(x, training=training), training=training)
             outputs.append(x)
-        return EndPoints(outputs[_SKIP - 1], outputs[_PENULTIMATE - 1], x)
+        return EndPoints(outputs[_SKIP - 1], tuple(outputs[stage - 1] for stage in _STAGES))
+
+    def units(self) -> Iterator[tuple[str, ConvBatchNorm]]:
+        """Every convolution with its scope in a TensorFlow 1 checkpoint of slim."""
+        yield f"{self.scope}/Conv2d_0", self.stem
+        for number, (depthwise, pointwise) in enumerate(self.blocks, start=1):
+            yield f"{self.scope}/Conv2d_{number}_depthwise", depthwise
+            yield f"{self.scope}/Conv2d_{number}_pointwise", pointwise

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+import numpy as np
 import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.nn.deeplab import ASPP, Decoder, DeepLabHead
-from pseudoseg_tf.nn.grad_cam import grad_cam
-from pseudoseg_tf.nn.layers import BatchNorm, BatchNormFactory, Conv, EndPoints, SeedSequence, resize_mask
+from pseudoseg_tf.nn.grad_cam import classify_with_weights, grad_cam
+from pseudoseg_tf.nn.layers import (
+    BatchNorm,
+    BatchNormFactory,
+    Conv,
+    Dropout,
+    EndPoints,
+    Initializer,
+    SeedSequence,
+    resize_align_corners,
+    resize_mask,
+    truncated_normal,
+)
 from pseudoseg_tf.nn.mobilenet import MobileNetV1
-from pseudoseg_tf.nn.resnet import ResNetV1Beta
+from pseudoseg_tf.nn.resnet import ResNetV1
 from pseudoseg_tf.nn.sgc import SelfAttention
+from pseudoseg_tf.nn.xception import Xception65
 
-Backbone = MobileNetV1 | ResNetV1Beta
-_RESNET_UNITS = {"resnet_v1_50_beta": (3, 4, 6, 3), "resnet_v1_101_beta": (3, 4, 23, 3)}
+BackboneName = Literal[
+    "mobilenet_v1", "xception_65", "resnet_v1_50_beta", "resnet_v1_101_beta", "resnet_v1_50", "resnet_v1_101"
+]
+Backbone = MobileNetV1 | ResNetV1 | Xception65
+# What slim's ResNets of the 7x7 stem subtract, and the pixel that padding and CutOut stand for.
+_MEAN_RGB = (123.15, 115.90, 103.06)
 
 
 class PseudoSegModel(tf_keras.Model):
@@ -28,9 +46,12 @@ class PseudoSegModel(tf_keras.Model):
         head: layer from ``EndPoints`` to ``decoder_logits``.
         sgc: self-attention over hypercolumn features.
         num_classes: C, background (class 0) included.
-        hypercolumn: self-attention sees the last two stages, else the last one.
+        hypercolumn: the stages that self-attention sees, 1 for the last one, 2 for the one before, ...
+        classifier_keep_prob: of the dropout before the image-level classifier.
+        classifier_initializer: of its kernel.
         fine_tune_batch_norm: the backbone trains with batch statistics.
-        seed: of the classifier's initializer.
+        mean_rgb: what is subtracted from pixels; None: pixels are scaled to [-1, 1].
+        seed: of the classifier's dropout.
     """
 
     def __init__(
@@ -40,8 +61,11 @@ class PseudoSegModel(tf_keras.Model):
         sgc: SelfAttention,
         num_classes: int,
         *,
-        hypercolumn: bool = True,
+        hypercolumn: Sequence[int] = (1, 2),
+        classifier_keep_prob: float = 1.0,
+        classifier_initializer: Initializer = "glorot_uniform",
         fine_tune_batch_norm: bool = True,
+        mean_rgb: Sequence[float] | None = None,
         seed: int = 0,
     ):
         super().__init__(name="pseudoseg")
@@ -50,25 +74,30 @@ class PseudoSegModel(tf_keras.Model):
         self.sgc_attention = sgc
         self.classifier = tf_keras.layers.Dense(
             num_classes - 1,
-            kernel_initializer=tf_keras.initializers.VarianceScaling(
-                2.0, "fan_in", "truncated_normal", seed=seed
-            ),
+            kernel_initializer=classifier_initializer,
             # Logits feed a loss and Grad-CAM: float32 under every precision policy.
             dtype="float32",
             name="image_logits",
         )
+        self.classifier_dropout = Dropout(classifier_keep_prob, seed, name="image_dropout")
         self.num_classes = num_classes
         self.fine_tune_batch_norm = fine_tune_batch_norm
-        self._hypercolumn = hypercolumn
+        # The reference concatenates the last stage first.
+        self._hypercolumn = tuple(sorted(hypercolumn))
+        self._mean_rgb = None if mean_rgb is None else np.array(mean_rgb, np.float32)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Normalized images [B, H, W, 3] -> float32 decoder_logits [B, (H-1)/4+1, (W-1)/4+1, C]."""
         return self.decode(self.features(images, training=training), training=training)
 
-    @staticmethod
-    def normalize(images: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-        """Pixels in [0, 255] -> [-1, 1]; where ``valid`` [B, H, W] is 0 the mean pixel, which is 0."""
-        return (images * (2.0 / 255.0) - 1.0) * tf.cast(valid, tf.float32)[..., tf.newaxis]
+    def normalize(self, images: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        """Pixels in [0, 255] -> what the backbone was made for; 0, the mean pixel, where ``valid`` [B, H, W] is 0."""
+        scaled = images * (2.0 / 255.0) - 1.0 if self._mean_rgb is None else images - self._mean_rgb
+        return scaled * tf.cast(valid, tf.float32)[..., tf.newaxis]
+
+    def denormalize(self, normalized: tf.Tensor) -> tf.Tensor:
+        """The inverse of ``normalize``: pixels in [0, 255], the mean pixel in padding."""
+        return (normalized + 1.0) * 127.5 if self._mean_rgb is None else normalized + self._mean_rgb
 
     def features(self, images: tf.Tensor, training: bool) -> EndPoints:
         """Backbone pass; its batch norm uses batch statistics only if they are being fine-tuned."""
@@ -79,19 +108,31 @@ class PseudoSegModel(tf_keras.Model):
         """End points -> float32 decoder_logits at stride 4."""
         return self.head(end_points, training=training)
 
-    def classify(self, end_points: EndPoints) -> tf.Tensor:
-        """End points -> float32 image_logits [B, C-1]."""
-        return self.classifier(tf.reduce_mean(tf.cast(end_points.last, tf.float32), [1, 2]))
+    def classify(self, end_points: EndPoints, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """End points -> float32 image_logits [B, C-1], and the channel weights of ``grad_cam`` [C-1, F].
 
-    def grad_cam(self, end_points: EndPoints, image_labels: tf.Tensor) -> tf.Tensor:
+        Dropout follows the backbone's batch norm: off where that is not fine-tuned, as in the reference.
+        """
+        drops = training and self.fine_tune_batch_norm
+        return classify_with_weights(
+            lambda pooled: self.classifier(self.classifier_dropout(pooled, training=drops)), end_points.last
+        )
+
+    def grad_cam(self, end_points: EndPoints, weights: tf.Tensor, image_labels: tf.Tensor) -> tf.Tensor:
         """Class maps [B, h, w, C-1] in [0, 1] of the classes in ``image_labels`` [B, C-1]."""
-        return grad_cam(end_points.last, self.classifier, image_labels)
+        return grad_cam(end_points.last, weights, image_labels)
 
     def sgc(self, end_points: EndPoints, cam: tf.Tensor, valid: tf.Tensor, training: bool) -> tf.Tensor:
-        """Refined class scores, float32 sgc_logits [B, h, w, C]; ``valid`` [B, *, *] at any resolution."""
-        parts = [end_points.last, end_points.penultimate] if self._hypercolumn else [end_points.last]
-        cells = resize_mask(tf.cast(valid, tf.float32), tf.shape(cam)[1:3])
-        return self.sgc_attention(tf.concat(parts, -1), cam, cells, training=training)
+        """Refined class scores, float32 sgc_logits [B, h, w, C].
+
+        Args:
+            valid: [B, H', W'] at the decoder's resolution: the reference's masks come by way of it.
+        """
+        size = tf.shape(cam)[1:3]
+        stages = [end_points.stages[-number] for number in self._hypercolumn]
+        stages = [tf.cast(resize_align_corners(stage, size), stage.dtype) for stage in stages]
+        cells = resize_mask(tf.cast(valid, tf.float32), size)
+        return self.sgc_attention(tf.concat(stages, -1), cam, cells, training=training)
 
     @property
     def regularized_weights(self) -> list[tf.Variable]:
@@ -109,16 +150,19 @@ class PseudoSegModel(tf_keras.Model):
 
 def build_model(
     num_classes: int,
-    backbone: str = "mobilenet_v1",
+    backbone: BackboneName = "mobilenet_v1",
     *,
     output_stride: int = 16,
     atrous_rates: Sequence[int] = (6, 12, 18),
+    multi_grid: Sequence[int] = (1, 1, 1),
     aspp_channels: int = 256,
     decoder_channels: int = 256,
     attention_dim: int = 128,
-    hypercolumn: bool = True,
+    hypercolumn: Sequence[int] = (1, 2),
+    attention_v2: bool = True,
     width_multiplier: float = 1.0,
     aspp_keep_prob: float = 0.9,
+    classifier_keep_prob: float = 0.0,
     batch_norm_decay: float = 0.0,
     synchronized_batch_norm: bool = False,
     fine_tune_batch_norm: bool = True,
@@ -128,8 +172,10 @@ def build_model(
 
     Args:
         num_classes: C, background (class 0) included.
-        backbone: "mobilenet_v1", "resnet_v1_50_beta" or "resnet_v1_101_beta".
+        backbone: "mobilenet_v1", "xception_65", "resnet_v1_50_beta", "resnet_v1_101_beta", or a ResNet with the
+            7x7 stem, "resnet_v1_50" or "resnet_v1_101".
         atrous_rates: as for output stride 16; doubled at 8.
+        classifier_keep_prob: 0 for the reference's: 0.5 for Xception, else 1.
         batch_norm_decay: 0 for the reference's: 0.9997 (ResNet 0.95, self-attention 0.999).
         synchronized_batch_norm: batch statistics over all replicas.
 
@@ -150,8 +196,13 @@ def build_model(
     network: Backbone
     if backbone == "mobilenet_v1":
         network = MobileNetV1(output_stride, width_multiplier, batch_norms(0.9997, 1e-3), seeds)
+    elif backbone == "xception_65":
+        network = Xception65(output_stride, multi_grid, batch_norms(0.9997, 1e-3), seeds)
     else:
-        network = ResNetV1Beta(_RESNET_UNITS[backbone], output_stride, batch_norms(0.95, 1e-5), seeds)
+        depth: Literal[50, 101] = 101 if "101" in backbone else 50
+        beta = backbone.endswith("_beta")
+        network = ResNetV1(depth, beta, output_stride, multi_grid, batch_norms(0.95, 1e-5), seeds)
+    is_xception = isinstance(network, Xception65)
     head_norm = batch_norms(0.9997, 1e-5)
     rates = [rate * 16 // output_stride for rate in atrous_rates]
     head = DeepLabHead(
@@ -165,13 +216,25 @@ def build_model(
         synchronized=synchronized_batch_norm,
         name="pixel_normalization_bn",
     )
+    sgc = SelfAttention(num_classes, attention_dim, sgc_norm if attention_v2 else None, seeds)
+    classifier_seed = seeds()
     model = PseudoSegModel(
         network,
         head,
-        SelfAttention(num_classes, attention_dim, sgc_norm, seeds),
+        sgc,
         num_classes,
         hypercolumn=hypercolumn,
+        classifier_keep_prob=classifier_keep_prob or (0.5 if is_xception else 1.0),
+        # As the kernels of the backbone.
+        classifier_initializer=(
+            truncated_normal(0.09, classifier_seed)
+            if is_xception
+            else tf_keras.initializers.VarianceScaling(
+                2.0, "fan_in", "truncated_normal", seed=classifier_seed
+            )
+        ),
         fine_tune_batch_norm=fine_tune_batch_norm,
+        mean_rgb=_MEAN_RGB if backbone in ("resnet_v1_50", "resnet_v1_101") else None,
         seed=seeds(),
     )
     _make_variables(model)
@@ -183,6 +246,6 @@ def _make_variables(model: PseudoSegModel) -> None:
     images = tf.zeros([1, 33, 33, 3])
     model(images)
     end_points = model.features(images, training=False)
-    model.classify(end_points)
-    cam = model.grad_cam(end_points, tf.ones([1, model.num_classes - 1]))
-    model.sgc(end_points, cam, tf.ones([1, 33, 33]), training=False)
+    image_logits, weights = model.classify(end_points)
+    cam = model.grad_cam(end_points, weights, tf.ones_like(image_logits))
+    model.sgc(end_points, cam, tf.ones([1, 9, 9]), training=False)

@@ -1,6 +1,9 @@
-"""ResNet v1 with the "beta" stem of DeepLab: three 3x3 convolutions instead of one 7x7."""
+"""ResNet v1 (He et al., 2016) with the strides and dilation of DeepLab."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import tensorflow as tf
 
@@ -9,6 +12,8 @@ from pseudoseg_tf.nn.layers import BatchNormFactory, Conv, ConvBatchNorm, EndPoi
 
 # Bottleneck depth of the four blocks; their outputs have four times as many channels.
 _DEPTHS = (64, 128, 256, 512)
+# Units of the four blocks.
+_UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 def _conv_bn(
@@ -66,45 +71,55 @@ class Bottleneck(tf_keras.layers.Layer):
         return tf.nn.relu(shortcut + residual), residual
 
 
-class ResNetV1Beta(tf_keras.layers.Layer):
-    """ResNet-50 or -101 at output stride 16 or 8, as DeepLab's ``resnet_v1_*_beta``.
+class ResNetV1(tf_keras.layers.Layer):
+    """ResNet-50 or -101 at output stride 16 or 8.
 
     The stride of a block sits in its **last** unit; strides beyond ``output_stride`` become dilation of what
     follows.
 
     Args:
-        units: bottleneck units of the four blocks, e.g. (3, 4, 6, 3).
+        depth: 50 or 101.
+        beta: DeepLab's stem of three 3x3 convolutions (``resnet_v1_*_beta``); else one of 7x7.
         output_stride: 16 or 8.
+        multi_grid: dilation of the last block's three units, as a multiple of the block's.
         batch_norm, seeds: as in ``MobileNetV1``.
     """
 
     def __init__(
         self,
-        units: tuple[int, int, int, int],
+        depth: Literal[50, 101],
+        beta: bool,
         output_stride: int,
+        multi_grid: Sequence[int],
         batch_norm: BatchNormFactory,
         seeds: SeedSequence,
     ):
         super().__init__(name="resnet_v1")
-        self.stem = [
-            _conv_bn(64, 3, batch_norm, seeds, "conv1_1", strides=2),
-            _conv_bn(64, 3, batch_norm, seeds, "conv1_2"),
-            _conv_bn(128, 3, batch_norm, seeds, "conv1_3"),
-        ]
+        # Without "beta": the stem tells the two apart.
+        self.scope = f"resnet_v1_{depth}"
+        self.stem = (
+            [
+                _conv_bn(64, 3, batch_norm, seeds, "conv1_1", strides=2),
+                _conv_bn(64, 3, batch_norm, seeds, "conv1_2"),
+                _conv_bn(128, 3, batch_norm, seeds, "conv1_3"),
+            ]
+            if beta
+            else [_conv_bn(64, 7, batch_norm, seeds, "conv1", strides=2)]
+        )
         self.stages: list[list[Bottleneck]] = []
         stride, rate = 4, 1
-        for block, (depth, count) in enumerate(zip(_DEPTHS, units, strict=True), start=1):
+        for block, (channels, count) in enumerate(zip(_DEPTHS, _UNITS[depth], strict=True), start=1):
             stage = []
             for unit in range(1, count + 1):
-                wanted = 2 if unit == count and block < 4 else 1
+                wanted = 2 if unit == count and block < len(_DEPTHS) else 1
                 strides = wanted if stride * wanted <= output_stride else 1
                 stage.append(
                     Bottleneck(
-                        depth,
+                        channels,
                         batch_norm,
                         seeds,
                         strides=strides,
-                        rate=rate,
+                        rate=rate * multi_grid[unit - 1] if block == len(_DEPTHS) else rate,
                         project=unit == 1,
                         name=f"block{block}_unit_{unit}",
                     )
@@ -127,4 +142,15 @@ class ResNetV1Beta(tf_keras.layers.Layer):
                 residuals.append(residual)
             outputs.append(x)
         # The decoder's skip is the second unit's third convolution, before addition and ReLU.
-        return EndPoints(residuals[1], outputs[2], outputs[3])
+        return EndPoints(residuals[1], tuple(outputs))
+
+    def units(self) -> Iterator[tuple[str, ConvBatchNorm]]:
+        """Every convolution with its scope in a TensorFlow 1 checkpoint of DeepLab or slim."""
+        for stem in self.stem:
+            yield f"{self.scope}/{stem.name}", stem
+        for block, stage in enumerate(self.stages, start=1):
+            for number, unit in enumerate(stage, start=1):
+                scope = f"{self.scope}/block{block}/unit_{number}/bottleneck_v1"
+                for conv in (unit.shortcut, unit.conv1, unit.conv2, unit.conv3):
+                    if conv is not None:
+                        yield f"{scope}/{conv.name}", conv

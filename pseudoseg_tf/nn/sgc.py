@@ -27,18 +27,22 @@ def attention_weights(query: tf.Tensor, key: tf.Tensor, valid: tf.Tensor) -> tf.
     return tf.nn.softmax(logits + (1.0 - both) * _MASKED)
 
 
-def propagate(weights: tf.Tensor, cam: tf.Tensor) -> tf.Tensor:
+def propagate(weights: tf.Tensor, cam: tf.Tensor, skip: bool = True) -> tf.Tensor:
     """Attention-weighted sum of the class scores, plus the scores themselves.
 
     Args:
         weights: [B, N, N].
         cam: [B, N, K] in [0, 1].
+        skip: add the scores themselves.
 
     Returns:
-        [B, N, K + 1] in [0, 2]: background first, as 2 minus the largest class score.
+        [B, N, K + 1] in [0, 2]: background first, as 2 minus the largest class score. Without ``skip`` in
+        [0, 1], the background as 1 minus the largest.
     """
-    scores = tf.matmul(weights, cam) + cam
-    background = 2.0 - tf.reduce_max(scores, -1, keepdims=True)
+    scores = tf.matmul(weights, cam)
+    if skip:
+        scores += cam
+    background = (2.0 if skip else 1.0) - tf.reduce_max(scores, -1, keepdims=True)
     return tf.concat([background, scores], -1)
 
 
@@ -46,18 +50,22 @@ class SelfAttention(tf_keras.layers.Layer):
     """Refines class scores with 1x1 key and query convolutions and a last 1x1 convolution with batch norm.
 
     Its inputs are constants to it: the SGC loss trains these weights only.
+
+    Args:
+        batch_norm: None for the reference's first version (``att_v2=False``): no skip connection, and a bias
+            in place of the batch norm.
     """
 
-    def __init__(self, num_classes: int, dimension: int, batch_norm: BatchNorm, seeds: SeedSequence):
+    def __init__(self, num_classes: int, dimension: int, batch_norm: BatchNorm | None, seeds: SeedSequence):
         super().__init__(name="sgc")
 
-        def conv(filters: int, name: str) -> Conv:
+        def conv(filters: int, name: str, use_bias: bool = False) -> Conv:
             initializer = tf_keras.initializers.GlorotUniform(seed=seeds())
-            return Conv(filters, 1, kernel_initializer=initializer, name=name)
+            return Conv(filters, 1, use_bias=use_bias, kernel_initializer=initializer, name=name)
 
         self.query = conv(dimension, "query")
         self.key = conv(dimension, "key")
-        self.pixel_normalization = conv(num_classes, "pixel_normalization")
+        self.pixel_normalization = conv(num_classes, "pixel_normalization", use_bias=batch_norm is None)
         self.batch_norm = batch_norm
 
     def call(
@@ -75,6 +83,9 @@ class SelfAttention(tf_keras.layers.Layer):
             cells(self.key(hypercolumn)),
             tf.reshape(tf.cast(valid, tf.float32), [batch, rows * columns]),
         )
-        scores = propagate(weights, cells(cam))
+        scores = propagate(weights, cells(cam), skip=self.batch_norm is not None)
         scores = tf.reshape(scores, [batch, rows, columns, scores.shape[-1]])
-        return tf.cast(self.batch_norm(self.pixel_normalization(scores), training=training), tf.float32)
+        logits = self.pixel_normalization(scores)
+        if self.batch_norm is not None:
+            logits = self.batch_norm(logits, training=training)
+        return tf.cast(logits, tf.float32)

@@ -13,8 +13,10 @@ import tensorflow as tf
 from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.nn.layers import BatchNorm, SeedSequence
 from pseudoseg_tf.nn.mobilenet import MobileNetV1
-from pseudoseg_tf.nn.model import PseudoSegModel, build_model
-from pseudoseg_tf.nn.resnet import ResNetV1Beta
+from pseudoseg_tf.nn.model import build_model
+from pseudoseg_tf.nn.resnet import ResNetV1
+from pseudoseg_tf.nn.tf1_names import tf1_names
+from pseudoseg_tf.nn.xception import Xception65
 
 SMALL = {"aspp_channels": 8, "decoder_channels": 8, "attention_dim": 8}
 
@@ -26,22 +28,25 @@ def _norm(name: str) -> BatchNorm:
 def _backbone(kind: str, output_stride: int) -> tf_keras.layers.Layer:
     if kind == "mobilenet":
         return MobileNetV1(output_stride, 0.25, _norm, SeedSequence(0))
-    return ResNetV1Beta((3, 1, 2, 2), output_stride, _norm, SeedSequence(0))
+    if kind == "xception":
+        return Xception65(output_stride, (1, 1, 1), _norm, SeedSequence(0))
+    return ResNetV1(50, kind == "resnet_beta", output_stride, (1, 1, 1), _norm, SeedSequence(0))
 
 
-@pytest.mark.parametrize("kind", ["mobilenet", "resnet"])
+@pytest.mark.parametrize("kind", ["mobilenet", "resnet_beta", "resnet", "xception"])
 def test_dilation_computes_the_strided_features_and_those_between(kind: str) -> None:
     images = tf.random.stateless_normal([1, 65, 65, 3], [0, 1])
     coarse, fine = _backbone(kind, 16)(images), _backbone(kind, 8)(images)
-    assert coarse.last.shape[1:3] == coarse.penultimate.shape[1:3] == (5, 5)
+    assert coarse.last.shape[1:3] == coarse.stages[-2].shape[1:3] == (5, 5)
     assert fine.last.shape[1:3] == (9, 9)
     assert coarse.skip.shape[1:3] == (17, 17)
     np.testing.assert_allclose(fine.skip, coarse.skip, atol=1e-5)
-    np.testing.assert_allclose(fine.penultimate[:, ::2, ::2], coarse.penultimate, atol=1e-4)
-    np.testing.assert_allclose(fine.last[:, ::2, ::2], coarse.last, atol=1e-4)
+    for at_eight, at_sixteen in zip(fine.stages[-2:], coarse.stages[-2:], strict=True):
+        scale = np.abs(at_sixteen).max()
+        np.testing.assert_allclose(at_eight[:, ::2, ::2] / scale, at_sixteen / scale, atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", ["mobilenet_v1", "resnet_v1_50_beta"])
+@pytest.mark.parametrize("backbone", ["mobilenet_v1", "resnet_v1_50_beta", "xception_65"])
 @pytest.mark.parametrize("size", [(33, 33), (49, 65)])
 def test_decoder_logits_have_stride_four(backbone: str, size: tuple[int, int]) -> None:
     model = build_model(5, backbone, **SMALL)
@@ -55,11 +60,31 @@ def test_mobilenet_has_the_parameters_of_keras_applications() -> None:
 
 
 @pytest.mark.needs_shared
-@pytest.mark.parametrize("backbone", ["resnet_v1_50_beta", "resnet_v1_101_beta"])
-def test_resnet_and_heads_have_the_parameters_of_the_reference(backbone: str, shared_dir: Path) -> None:
-    variables = json.loads((shared_dir / f"reference/A/variables_{backbone}.json").read_text())["variables"]
-    expected = sum(math.prod(shape) for name, shape, *_ in variables if name != "global_step")
-    assert build_model(21, backbone).count_params() == expected
+@pytest.mark.parametrize("backbone", ["resnet_v1_50_beta", "resnet_v1_101_beta", "xception_65"])
+def test_variables_have_names_shapes_decay_and_slots_of_the_reference(
+    backbone: str, shared_dir: Path
+) -> None:
+    reference = json.loads((shared_dir / f"reference/A/variables_{backbone}.json").read_text())
+    rows = {row[0]: row[1:] for row in reference["variables"] if row[0] != "global_step"}
+    model = build_model(21, backbone)
+    named = tf1_names(model)
+    shapes = {name: math.prod(variable.shape) for name, variable in named.items()}
+    assert shapes == {name: math.prod(row[0]) for name, row in rows.items()}
+    regularized = {variable.ref() for variable in model.regularized_weights}
+    for name, variable in named.items():
+        assert (variable.trainable, variable.ref() in regularized) == tuple(rows[name][1:3]), name
+    assert {f"{name}/Momentum" for name in named if named[name].trainable} == set(reference["momentum_slots"])
+
+
+@pytest.mark.parametrize("attention_v2", [True, False])
+@pytest.mark.parametrize("backbone", ["mobilenet_v1", "resnet_v1_50", "xception_65"])
+def test_every_variable_has_one_name(backbone: str, attention_v2: bool) -> None:
+    model = build_model(3, backbone, attention_v2=attention_v2, **SMALL)
+    named = tf1_names(model)
+    # Random states of dropout have none.
+    nameless = {v.ref() for v in model.variables} - {v.ref() for v in named.values()}
+    assert len(named) == len({v.ref() for v in named.values()})
+    assert all(v.deref().dtype == tf.int64 for v in nameless)
 
 
 def test_equal_seeds_give_equal_weights() -> None:
@@ -80,10 +105,38 @@ def test_weight_decay_leaves_out_depthwise_biases_norms_and_self_attention() -> 
         assert (variable.ref() in regularized) == is_kernel, variable.name
 
 
-def test_normalize_makes_padding_the_mean_pixel() -> None:
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [("mobilenet_v1", [-1, 0, 1]), ("resnet_v1_50", [-123.15, 127.5 - 115.90, 255 - 103.06])],
+)
+def test_normalize_makes_padding_the_mean_pixel(backbone: str, expected: list[float]) -> None:
+    model = build_model(3, backbone, **SMALL)
     images = tf.constant([[[[0.0, 127.5, 255.0], [9.0, 9.0, 9.0]]]])
-    normalized = PseudoSegModel.normalize(images, tf.constant([[[1, 0]]], tf.uint8))
-    np.testing.assert_allclose(normalized[0, 0], [[-1, 0, 1], [0, 0, 0]], atol=1e-6)
+    normalized = model.normalize(images, tf.constant([[[1, 0]]], tf.uint8))
+    np.testing.assert_allclose(normalized[0, 0], [expected, [0, 0, 0]], atol=1e-5)
+    np.testing.assert_allclose(model.denormalize(normalized)[0, 0, 0], images[0, 0, 0], atol=1e-4)
+
+
+def test_multi_grid_changes_the_dilation_of_the_last_block_only() -> None:
+    images = tf.random.stateless_normal([1, 97, 97, 3], [0, 1])
+    for kind in (Xception65, lambda *arguments: ResNetV1(50, True, *arguments)):
+        plain, grid = (kind(16, rates, _norm, SeedSequence(0))(images) for rates in ((1, 1, 1), (1, 2, 4)))
+        np.testing.assert_array_equal(plain.stages[-2], grid.stages[-2])
+        assert np.abs(plain.last - grid.last).max() > 1e-3
+
+
+def test_xception_drops_out_half_of_the_pooled_features_in_training() -> None:
+    model = build_model(3, "xception_65", **SMALL)
+    end_points = model.features(tf.random.stateless_normal([1, 33, 33, 3], [0, 1]), training=False)
+    kernel = model.classifier.kernel.numpy().T
+    cells = 9
+    _, weights = model.classify(end_points)
+    np.testing.assert_allclose(weights, kernel / cells, rtol=1e-6)
+    _, weights = model.classify(end_points, training=True)
+    weights = weights.numpy()
+    dropped = np.all(weights == 0, axis=0)
+    assert 0.4 < dropped.mean() < 0.6
+    np.testing.assert_allclose(weights[:, ~dropped], 2 * kernel[:, ~dropped] / cells, rtol=1e-6)
 
 
 def test_frozen_batch_norm_leaves_the_backbone_statistics_alone() -> None:
@@ -109,10 +162,10 @@ def test_bfloat16_keeps_float32_where_it_matters() -> None:
     end_points = model.features(images, training=True)
     assert end_points.last.dtype == tf.bfloat16
     logits = model.decode(end_points, training=False)
-    image_logits = model.classify(end_points)
-    cam = model.grad_cam(end_points, tf.ones([2, 2]))
-    sgc = model.sgc(end_points, cam, tf.ones([2, 97, 97]), training=True)
+    image_logits, weights = model.classify(end_points)
+    cam = model.grad_cam(end_points, weights, tf.ones([2, 2]))
+    sgc = model.sgc(end_points, cam, tf.ones([2, 25, 25]), training=True)
     assert {x.dtype for x in (logits, image_logits, cam, sgc)} == {tf.float32}
     assert {v.dtype for v in model.variables} <= {tf.float32, tf.int64}
-    close, exact = (m.classify(m.features(images, training=False)) for m in (model, reference))
+    close, exact = (m.classify(m.features(images, training=False))[0] for m in (model, reference))
     np.testing.assert_allclose(close, exact, rtol=0.05, atol=0.02)

@@ -38,19 +38,26 @@ def test_background_is_two_minus_the_best_score_and_comes_first() -> None:
     np.testing.assert_allclose(scores[0], [[0.25, 1.75, 0.125], [0.5, 1.5, 0.25]])
 
 
+def test_the_first_version_has_no_skip_and_one_minus_the_best_score() -> None:
+    cam = tf.constant([[[1.0, 0.0], [0.5, 0.25]]])
+    scores = propagate(tf.constant([[[0.5, 0.5], [1.0, 0.0]]]), cam, skip=False)
+    np.testing.assert_allclose(scores[0], [[0.25, 0.75, 0.125], [0, 1, 0]])
+
+
 def test_an_image_without_any_class_is_all_background() -> None:
     scores = propagate(tf.fill([1, 4, 4], 0.25), tf.zeros([1, 4, 3]))
     np.testing.assert_array_equal(scores[0], [[2, 0, 0, 0]] * 4)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_layer_equals_numpy(batch: int) -> None:
+@pytest.mark.parametrize("v2", [True, False])
+def test_layer_equals_numpy(batch: int, v2: bool) -> None:
     random = np.random.default_rng(2)
     hypercolumn = random.normal(size=(batch, 3, 4, 6))
     cam = random.random((batch, 3, 4, 2))
     valid = np.ones((batch, 3, 4))
     valid[0, 0] = 0
-    layer = SelfAttention(3, 5, BatchNorm(0.999, 1e-3, scale=False), SeedSequence(0))
+    layer = SelfAttention(3, 5, BatchNorm(0.999, 1e-3, scale=False) if v2 else None, SeedSequence(0))
     logits = layer(*(tf.constant(x, tf.float32) for x in (hypercolumn, cam, valid)), training=True)
 
     query, key, last = (
@@ -59,9 +66,9 @@ def test_layer_equals_numpy(batch: int) -> None:
     )
     cells = hypercolumn.reshape(batch, 12, 6)
     weights = _attention(cells @ query, cells @ key, valid.reshape(batch, 12))
-    scores = weights @ cam.reshape(batch, 12, 2) + cam.reshape(batch, 12, 2)
-    scores = np.concatenate([2 - scores.max(-1, keepdims=True), scores], -1) @ last
-    expected = (scores - scores.mean((0, 1))) / np.sqrt(scores.var((0, 1)) + 1e-3)
+    scores = weights @ cam.reshape(batch, 12, 2) + v2 * cam.reshape(batch, 12, 2)
+    scores = np.concatenate([1 + v2 - scores.max(-1, keepdims=True), scores], -1) @ last
+    expected = (scores - scores.mean((0, 1))) / np.sqrt(scores.var((0, 1)) + 1e-3) if v2 else scores
     np.testing.assert_allclose(logits, expected.reshape(batch, 3, 4, 3), atol=2e-5)
 
 
