@@ -120,15 +120,47 @@ class TrainConfig:
     mode: Literal["supervised", "unlabeled", "weakly"] = "unlabeled"
     # Optimizer steps.
     steps: int = 30000
-    # Learning rate at step 0, polynomial decay to 0 with this power.
+    # TF1's MomentumOptimizer under the learning policy, or its AdamOptimizer at a constant rate of its own.
+    optimizer: Literal["momentum", "adam"] = "momentum"
+    # momentum: poly decays polynomially to the end rate, step by a factor every so many steps.
+    learning_policy: Literal["poly", "step"] = "poly"
+    # momentum: learning rate before it decays; at step 0, or after the slow start; greater than 0.
     learning_rate: float = 0.007
+    # poly: power of the decay; 0 or greater.
     power: float = 0.9
-    # Momentum of TF1's MomentumOptimizer.
+    # poly: learning rate at the end of the decay; 0 or greater.
+    end_learning_rate: float = 0.0
+    # poly: steps from the base to the end rate, slow start not counted (0: steps - slow_start_steps).
+    decay_steps: int = 0
+    # step: factor on the learning rate at each decay; greater than 0 and at most 1.
+    step_decay_factor: float = 0.1
+    # step: steps from one decay to the next, slow start not counted.
+    step_decay_every: int = 2000
+    # momentum: first steps at the slow-start rate, fewer than steps; the decay counts from their end.
+    slow_start_steps: int = 0
+    # momentum: learning rate of the slow start; 0 or greater.
+    slow_start_learning_rate: float = 1e-4
+    # momentum: decay of the accumulated gradient; 0 or greater, less than 1.
     momentum: float = 0.9
+    # adam: learning rate of all steps; greater than 0. Its betas are 0.9 and 0.999.
+    adam_learning_rate: float = 0.001
+    # adam: added to the root of the second moment before its bias is corrected; greater than 0.
+    adam_epsilon: float = 1e-8
     # slim's l2: weight_decay / 2 * sum(w^2), not on depthwise kernels, biases or batch norm.
     weight_decay: float = 4e-5
     # Gradient factor of the backbone (1: the reference).
     backbone_multiplier: float = 1.0
+    # Gradient factor of the decoder's logits and the image classifier, twice for their biases; 0 or greater.
+    last_layer_multiplier: float = 1.0
+    # L_s and L_sa: logits are resized to the labels (true), or labels, by nearest, to the logits.
+    upsample_logits: bool = True
+    # L_s and L_sa: factor on the loss of each class's pixels, 0 or greater, one per class (empty: all 1). The
+    # mean still divides by the number of labeled pixels.
+    label_weights: tuple[float, ...] = ()
+    # L_s and L_sa: part of the pixels that counts, the hardest; greater than 0, at most 1 (all).
+    top_k_percent_pixels: float = 1.0
+    # Steps over which that part shrinks linearly from 1 (0: as given from the start).
+    hard_example_mining_step: int = 0
     # Weight of the image-level classification loss L_x.
     classification_weight: float = 1.0
     # Weight of the SGC loss on labeled images L_sa.

@@ -102,6 +102,20 @@ def validate(config: Config) -> None:
             raise UserError(f"{key}: found {as_text(values[key])!r}, must be {allowed}")
 
 
+def validate_for_classes(config: Config, num_classes: int) -> None:
+    """Checks what only a data set tells: that class weights are one per class, background included.
+
+    Raises:
+      UserError: naming the key, its value and what is allowed.
+    """
+    weights = config.train.label_weights
+    if weights and len(weights) != num_classes:
+        raise UserError(
+            f"train.label_weights: found {as_text(weights)!r} ({len(weights)} numbers), must be empty or one "
+            f"number for each of the {num_classes} classes"
+        )
+
+
 def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     """Yields (key, whether its rule holds, what is allowed)."""
     model, data, train, pseudo = config.model, config.data, config.train, config.pseudo
@@ -126,10 +140,10 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "model.classifier_keep_prob", 0 <= model.classifier_keep_prob <= 1, "from 0 to 1"
     yield "model.batch_norm_decay", 0 <= model.batch_norm_decay < 1, "0 or greater, and less than 1"
 
-    weights = config.init.weights
-    known = weights in ("", "imagenet", "closeups") or weights.endswith((".npz", ".h5"))
+    first = config.init.weights
+    known = first in ("", "imagenet", "closeups") or first.endswith((".npz", ".h5"))
     yield "init.weights", known, "empty, imagenet, closeups, or a file that ends in .npz or .h5"
-    only_mobilenet = not weights or model.backbone == "mobilenet_v1"
+    only_mobilenet = not first or model.backbone == "mobilenet_v1"
     yield "init.weights", only_mobilenet, f"empty with model.backbone={model.backbone}"
 
     yield from _source_rules(config)
@@ -151,11 +165,23 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
 
     yield "train.steps", train.steps > 0, positive
     yield "train.learning_rate", train.learning_rate > 0, positive
-    yield "train.power", train.power >= 0, natural
     yield "train.momentum", 0 <= train.momentum < 1, "0 or greater, and less than 1"
-    for name in ("weight_decay", "backbone_multiplier", "classification_weight", "attention_weight"):
+    part = "greater than 0 and at most 1"
+    yield "train.step_decay_factor", 0 < train.step_decay_factor <= 1, part
+    slow = f"0 or greater, and less than train.steps ({train.steps})"
+    yield "train.slow_start_steps", 0 <= train.slow_start_steps < train.steps, slow
+    for name in ("step_decay_every", "adam_learning_rate", "adam_epsilon"):
+        yield f"train.{name}", getattr(train, name) > 0, positive
+    for name in (
+        *("power", "end_learning_rate", "decay_steps", "slow_start_learning_rate", "weight_decay"),
+        *("backbone_multiplier", "last_layer_multiplier", "classification_weight", "attention_weight"),
+        *("hard_example_mining_step", "seed"),
+    ):
         yield f"train.{name}", getattr(train, name) >= 0, natural
-    yield "train.seed", train.seed >= 0, natural
+    weights = train.label_weights
+    some = not weights or (min(weights) >= 0 and max(weights) > 0)
+    yield "train.label_weights", some, "empty, or numbers of 0 or greater, not all of them 0"
+    yield "train.top_k_percent_pixels", 0 < train.top_k_percent_pixels <= 1, part
     for name in ("checkpoint_every", "evaluate_every", "log_every", "pictures_every", "keep"):
         yield f"train.{name}", getattr(train, name) > 0, positive
 
@@ -318,7 +344,8 @@ def _read(kind: Any, text: str) -> Any:
         if kind in (int, float):
             return kind(text)
         if get_origin(kind) is tuple:
-            numbers = [int(part) for part in text.split(",")]
+            number = get_args(kind)[0]
+            numbers = [number(part) for part in text.split(",")] if text else []
             return numbers * 2 if get_args(kind) == (int, int) and len(numbers) == 1 else numbers
     except (KeyError, ValueError):
         pass
@@ -330,7 +357,7 @@ def _checked(key: str, kind: Any, value: Any) -> Any:
     if kind is int:
         fits, allowed = _is_whole(value), f"a whole number of at most {_MAX_WHOLE}"
     elif kind is float:
-        fits = _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+        fits = _is_finite(value)
         value, allowed = float(value) if fits else value, "a finite number"
     elif kind is bool:
         fits, allowed = isinstance(value, bool), "true or false"
@@ -338,6 +365,9 @@ def _checked(key: str, kind: Any, value: Any) -> Any:
         fits, allowed = isinstance(value, str), "text"
     elif get_origin(kind) is Literal:
         fits, allowed = value in get_args(kind), "one of " + ", ".join(get_args(kind))
+    elif kind == tuple[float, ...]:
+        fits = isinstance(value, (list, tuple)) and all(map(_is_finite, value))
+        value, allowed = tuple(map(float, value)) if fits else value, "finite numbers such as 0.5,1,2"
     else:
         pair = get_args(kind) == (int, int)
         allowed = (
@@ -354,3 +384,7 @@ def _checked(key: str, kind: Any, value: Any) -> Any:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_WHOLE
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))

@@ -7,6 +7,7 @@ replicas add up to the loss of one replica with the whole batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -22,24 +23,98 @@ def _global_mean(
     return tf.math.divide_no_nan(tf.reduce_sum(values * weights), across(tf.reduce_sum(count)))
 
 
+class PixelLossOptions(NamedTuple):
+    """Which pixels count in L_s and L_sa, and how much."""
+
+    # Logits are resized to the labels; false: labels, by nearest, to the logits.
+    upsample_logits: bool = True
+    # Factor on the loss of each class's pixels, one per class; empty: 1.
+    label_weights: Sequence[float] = ()
+    # Part of the pixels that counts, those of the largest loss; a tensor where it changes. 1.0: all.
+    hardest: float | tf.Tensor = 1.0
+
+
+ALL_PIXELS = PixelLossOptions()
+
+
+def hardest_part(step: int | tf.Tensor, part: float, steps: int) -> float | tf.Tensor:
+    """The part of hard pixel mining at a step: from 1 to ``part``, linear over the first ``steps`` steps.
+
+    Args:
+        part: in (0, 1].
+        steps: 0 for ``part`` from the start.
+
+    Returns:
+        ``part`` itself if it never changes, else a float32 scalar in [part, 1].
+    """
+    if part == 1.0 or steps == 0:
+        return part
+    done = tf.minimum(1.0, tf.cast(step, tf.float32) / float(steps))
+    return done * part + (1.0 - done)
+
+
 def pixel_cross_entropy(
-    logits: tf.Tensor, labels: tf.Tensor, across_replicas: AcrossReplicas = one_replica
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    across_replicas: AcrossReplicas = one_replica,
+    options: PixelLossOptions = ALL_PIXELS,
 ) -> tf.Tensor:
-    """Cross entropy at the resolution of the labels, mean over labeled pixels of the batch: L_s and L_sa.
+    """Cross entropy of the labeled pixels, by default their mean at the labels' resolution: L_s and L_sa.
+
+    All pixels: the sum of the weighted losses over the number of labeled pixels, whatever the weights.
+    The hardest pixels: of all n pixels of the batch, ignored ones included, the ``int(hardest * n)`` with the
+    largest weighted loss; the mean over those of them whose loss is not 0. Each replica chooses its own from
+    its share of the batch; the mean is over what all replicas have chosen.
 
     Args:
         logits: float32 [B, h, w, C], resized (bilinear, align corners) to the label size.
-        labels: integer [B, H, W], 255 = ignore.
+        labels: integer [B, H, W], each below C or 255 = ignore; resized (nearest, align corners) to [B, h, w]
+            instead where ``options.upsample_logits`` is false.
 
     Returns:
-        Scalar; 0 when no pixel is labeled.
+        Scalar, 0 or greater; 0 when no pixel is labeled.
+
+    Raises:
+        ValueError: label weights that are not one per class.
     """
-    logits = resize_align_corners(logits, tf.shape(labels)[1:3])
+    num_classes = logits.shape[-1]
+    if options.label_weights and len(options.label_weights) != num_classes:
+        raise ValueError(f"label_weights: {len(options.label_weights)} numbers for {num_classes} classes")
+    if options.upsample_logits:
+        logits = resize_align_corners(logits, tf.shape(labels)[1:3])
+    else:
+        labels = _nearest_align_corners(labels, tf.shape(logits)[1:3])
     counted = tf.not_equal(labels, IGNORE_LABEL)
     classes = tf.where(counted, tf.cast(labels, tf.int32), 0)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
-    weights = tf.cast(counted, tf.float32)
-    return _global_mean(cross_entropy, weights, weights, across_replicas)
+    count = weights = tf.cast(counted, tf.float32)
+    if options.label_weights:
+        weights *= tf.gather(tf.constant(options.label_weights, tf.float32), classes)
+    if not tf.is_tensor(options.hardest) and options.hardest == 1.0:
+        return _global_mean(cross_entropy, weights, count, across_replicas)
+
+    # All sorted, and as many of them taken as the part asks for: shapes stay static for XLA.
+    ordered = tf.sort(tf.reshape(cross_entropy * weights, [-1]), direction="DESCENDING")
+    pixels = tf.size(ordered)
+    hardest = tf.cast(options.hardest * tf.cast(pixels, tf.float32), tf.int32)
+    # As a product, so that a loss that is not a number cannot hide among the pixels left out.
+    chosen = ordered * tf.cast(tf.range(pixels) < hardest, tf.float32)
+    present = tf.cast(tf.not_equal(chosen, 0.0), tf.float32)
+    return _global_mean(chosen, tf.ones_like(chosen), present, across_replicas)
+
+
+def _nearest_align_corners(labels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """[B, H, W] -> [B, *size]; by gather, because TensorFlow's kernel runs on the CPU alone for integers."""
+    shape = tf.shape(labels)
+    for axis in (1, 2):
+        # In float32 and with halves rounded up, as TensorFlow's kernel does.
+        cells = size[axis - 1]
+        step = tf.cast(shape[axis] - 1, tf.float32) / tf.cast(tf.maximum(cells - 1, 1), tf.float32)
+        position = tf.cast(tf.range(cells), tf.float32) * step
+        index = tf.floor(position)
+        index += tf.cast(position - index >= 0.5, tf.float32)
+        labels = tf.gather(labels, tf.minimum(tf.cast(index, tf.int32), shape[axis] - 1), axis=axis)
+    return labels
 
 
 def consistency(

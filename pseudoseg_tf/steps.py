@@ -75,12 +75,17 @@ def supervised_losses(
     labeled: LabeledBatch,
     weights: LossWeights,
     across_replicas: AcrossReplicas = one_replica,
+    pixels: losses.PixelLossOptions = losses.ALL_PIXELS,
 ) -> dict[str, tf.Tensor]:
-    """L_s and weight decay: plain DeepLabv3+, the paper's supervised baseline."""
+    """L_s and weight decay: plain DeepLabv3+, the paper's supervised baseline.
+
+    Args:
+        pixels: which pixels count in L_s, and how much.
+    """
     logits = model(labeled["image"], training=True)
     return _with_total(
         {
-            "supervised": losses.pixel_cross_entropy(logits, labeled["labels"], across_replicas),
+            "supervised": losses.pixel_cross_entropy(logits, labeled["labels"], across_replicas, pixels),
             "decay": _decay(model, weights, across_replicas),
         }
     )
@@ -95,6 +100,7 @@ def pseudoseg_losses(
     options: PseudoLabelOptions,
     weights: LossWeights,
     across_replicas: AcrossReplicas = one_replica,
+    pixels: losses.PixelLossOptions = losses.ALL_PIXELS,
 ) -> tuple[dict[str, tf.Tensor], WeakBranch]:
     """The four losses and weight decay of one batch (paper sections 3.1 to 3.3).
 
@@ -106,6 +112,7 @@ def pseudoseg_losses(
         weakly: image-level labels of the additional images are given; they mask their Grad-CAM and alone
             train the classifier, as in the reference. Otherwise the classifier's own prediction masks
             Grad-CAM and the labeled images train the classifier.
+        pixels: which pixels count in L_s and L_sa, and how much.
 
     Returns:
         Losses "supervised" (L_s), "consistency" (L_u), "classification" (L_x), "attention" (L_sa), "decay",
@@ -163,7 +170,9 @@ def pseudoseg_losses(
     with statistics_updates(model.backbone, labeled_passes):
         end_points = model.features(labeled["image"], training=True)
     decoder_logits = model.decode(end_points, training=True)
-    terms["supervised"] = losses.pixel_cross_entropy(decoder_logits, labeled["labels"], across_replicas)
+    terms["supervised"] = losses.pixel_cross_entropy(
+        decoder_logits, labeled["labels"], across_replicas, pixels
+    )
     image_labels = losses.image_labels_of(labeled["labels"], model.num_classes)
     image_logits, cam_weights = model.classify(end_points, training=True)
     if classify_labels:
@@ -172,7 +181,9 @@ def pseudoseg_losses(
         cam = model.grad_cam(end_points, cam_weights, image_labels)
         valid = resize_mask(tf.cast(labeled["valid"], tf.float32), size)
         sgc_logits = model.sgc(end_points, cam, valid, training=True)
-        terms["attention"] = losses.pixel_cross_entropy(sgc_logits, labeled["labels"], across_replicas)
+        terms["attention"] = losses.pixel_cross_entropy(
+            sgc_logits, labeled["labels"], across_replicas, pixels
+        )
 
     terms["consistency"] *= weights.consistency
     terms["classification"] *= weights.classification

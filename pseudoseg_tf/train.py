@@ -22,7 +22,7 @@ import tensorflow as tf
 from pseudoseg_tf import config_io, losses, steps, visualize
 from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.checkpoint import checkpoint_directory, load_initial_weights
-from pseudoseg_tf.config import Config, RuntimeConfig
+from pseudoseg_tf.config import Config, RuntimeConfig, TrainConfig
 from pseudoseg_tf.data import color, pipeline
 from pseudoseg_tf.data.sources import Sources, open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo
@@ -32,7 +32,15 @@ from pseudoseg_tf.files import write_json
 from pseudoseg_tf.metrics import SegmentationMetrics
 from pseudoseg_tf.nn.layers import resize_mask
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
-from pseudoseg_tf.optim import Momentum, PolynomialDecay, gradient_multipliers, ramp_up
+from pseudoseg_tf.optim import (
+    Adam,
+    Momentum,
+    PolynomialDecay,
+    SlowStart,
+    StepDecay,
+    gradient_multipliers,
+    ramp_up,
+)
 
 Examples = Mapping[str, tf.Tensor]
 Log = Callable[[str], None]
@@ -61,15 +69,13 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
     """
     strategy = create_strategy(config.runtime)
     sources = open_sources(config.data, config.train.mode)
+    config_io.validate_for_classes(config, sources.info.num_classes)
     for note in sources.notes:
         log(note)
     begun = tf.train.latest_checkpoint(checkpoint_directory(run_dir, "last")) is not None
     with strategy.scope():
         model = create_model(config, sources.info.num_classes, None if begun else log)
-        optimizer = Momentum(
-            PolynomialDecay(config.train.learning_rate, config.train.steps, config.train.power),
-            config.train.momentum,
-        )
+        optimizer = create_optimizer(config.train)
         optimizer.build(model.trainable_variables)
         best_miou = tf.Variable(-1.0, trainable=False, dtype=tf.float64, name="best_miou")
     # Not before the first weights are there: a run that could not begin must not claim the directory.
@@ -186,6 +192,26 @@ def create_model(config: Config, num_classes: int, log: Log | None = None) -> Ps
     return model
 
 
+def create_optimizer(train: TrainConfig) -> Momentum | Adam:
+    """The optimizer of a configuration, without its variables; call it in the strategy's scope."""
+    if train.optimizer == "adam":
+        return Adam(train.adam_learning_rate, epsilon=train.adam_epsilon)
+    return Momentum(create_schedule(train), train.momentum)
+
+
+def create_schedule(train: TrainConfig) -> PolynomialDecay | StepDecay | SlowStart:
+    """The learning rate of a configuration's momentum optimizer, as a function of the step."""
+    schedule: PolynomialDecay | StepDecay
+    if train.learning_policy == "step":
+        schedule = StepDecay(train.learning_rate, train.step_decay_factor, train.step_decay_every)
+    else:
+        total = train.decay_steps or train.steps - train.slow_start_steps
+        schedule = PolynomialDecay(train.learning_rate, total, train.power, train.end_learning_rate)
+    if train.slow_start_steps:
+        return SlowStart(schedule, train.slow_start_steps, train.slow_start_learning_rate)
+    return schedule
+
+
 class Trainer(orbit.StandardTrainer):
     """Runs steps on all replicas.
 
@@ -198,7 +224,7 @@ class Trainer(orbit.StandardTrainer):
         self,
         config: Config,
         model: PseudoSegModel,
-        optimizer: Momentum,
+        optimizer: Momentum | Adam,
         strategy: tf.distribute.Strategy,
         sources: Sources,
     ):
@@ -211,7 +237,11 @@ class Trainer(orbit.StandardTrainer):
         self._across_replicas = _replica_sum if strategy.num_replicas_in_sync > 1 else steps.one_replica
         self._variables = model.trainable_variables
         self._multipliers = gradient_multipliers(
-            self._variables, model.backbone.trainable_variables, config.train.backbone_multiplier
+            self._variables,
+            model.backbone.trainable_variables,
+            config.train.backbone_multiplier,
+            [*model.head.decoder.logits.trainable_variables, *model.classifier.trainable_variables],
+            config.train.last_layer_multiplier,
         )
         unlabeled = config.train.mode != "supervised"
         names = ["total", "supervised", "decay"]
@@ -253,9 +283,10 @@ class Trainer(orbit.StandardTrainer):
         }
         if not all(math.isfinite(value) for value in result.values()):
             terms = ", ".join(f"{name} {value:g}" for name, value in result.items())
+            rate = "adam_learning_rate" if self._config.train.optimizer == "adam" else "learning_rate"
             raise UserError(
                 f"the loss is not finite between step {self._first_step} and {step} ({terms}); "
-                "try a smaller train.learning_rate, or look for damaged images"
+                f"try a smaller train.{rate}, or look for damaged images"
             )
         result["learning_rate"] = float(self._optimizer.learning_rate.numpy())
         for name, metrics in self._pseudo_metrics.items():
@@ -275,10 +306,11 @@ class Trainer(orbit.StandardTrainer):
             attention=train.attention_weight,
             decay=train.weight_decay,
         )
+        pixels = pixel_loss_options(train, self._optimizer.iterations)
         labeled = labeled_batch(self._model, batch["labeled"])
         with tf.GradientTape() as tape:
             if train.mode == "supervised":
-                terms = steps.supervised_losses(self._model, labeled, weights, self._across_replicas)
+                terms = steps.supervised_losses(self._model, labeled, weights, self._across_replicas, pixels)
             else:
                 additional = additional_batch(self._model, batch["unlabeled"], self._config.data.cutout)
                 terms, branch = steps.pseudoseg_losses(
@@ -289,6 +321,7 @@ class Trainer(orbit.StandardTrainer):
                     options=pseudo_label_options(self._config),
                     weights=weights,
                     across_replicas=self._across_replicas,
+                    pixels=pixels,
                 )
         gradients = tape.gradient(terms["total"], self._variables)
         # The shares of the replicas add up to the gradient of the global batch; the optimizer sums them.
@@ -345,6 +378,15 @@ def pseudo_label_options(config: Config) -> steps.PseudoLabelOptions:
     """The options of the step, by name from ``config.pseudo``."""
     names = steps.PseudoLabelOptions._fields
     return steps.PseudoLabelOptions(**{name: getattr(config.pseudo, name) for name in names})
+
+
+def pixel_loss_options(train: TrainConfig, step: int | tf.Tensor) -> losses.PixelLossOptions:
+    """Which pixels count in L_s and L_sa at a step."""
+    return losses.PixelLossOptions(
+        upsample_logits=train.upsample_logits,
+        label_weights=train.label_weights,
+        hardest=losses.hardest_part(step, train.top_k_percent_pixels, train.hard_example_mining_step),
+    )
 
 
 def _replica_sum(x: tf.Tensor) -> tf.Tensor:

@@ -40,6 +40,12 @@ def changed(*overrides: str) -> Config:
         ("model.atrous_rates=3", (3,)),
         ("model.atrous_rates=3,6", (3, 6)),
         (" train.steps = 10 ", 10),
+        ("train.optimizer=adam", "adam"),
+        ("train.learning_policy=step", "step"),
+        ("train.upsample_logits=false", False),
+        ("train.label_weights=0.5, 1,2e-1", (0.5, 1.0, 0.2)),
+        ("train.label_weights=2", (2.0,)),
+        ("train.label_weights=", ()),
     ],
 )
 def test_override_is_read_as_its_annotation(override: str, value: Any) -> None:
@@ -73,6 +79,11 @@ def test_last_override_of_a_key_counts() -> None:
         ("train.mode=semi", ["train.mode", "'semi'", "supervised, unlabeled, weakly"]),
         ("data.crop_size=1,2,3", ["data.crop_size", "'1,2,3'", "513,1025"]),
         ("model.atrous_rates=6,x", ["model.atrous_rates", "'6,x'", "6,12,18"]),
+        ("train.label_weights=1,x", ["train.label_weights", "'1,x'", "finite numbers such as 0.5,1,2"]),
+        ("train.label_weights=1,inf", ["train.label_weights", "'1.0,inf'", "finite numbers"]),
+        ("train.label_weights=1,,2", ["train.label_weights", "'1,,2'", "finite numbers"]),
+        ("train.optimizer=sgd", ["train.optimizer", "'sgd'", "momentum, adam"]),
+        ("train.learning_policy=cosine", ["train.learning_policy", "'cosine'", "poly, step"]),
     ],
 )
 def test_wrong_override_is_named_with_what_is_allowed(override: str, parts: list[str]) -> None:
@@ -121,6 +132,23 @@ def test_wrong_override_is_named_with_what_is_allowed(override: str, parts: list
         (["train.learning_rate=0"], "train.learning_rate"),
         (["train.power=-1"], "train.power"),
         (["train.momentum=1"], "train.momentum"),
+        (["train.end_learning_rate=-1"], "train.end_learning_rate"),
+        (["train.decay_steps=-1"], "train.decay_steps"),
+        (["train.step_decay_factor=0"], "train.step_decay_factor"),
+        (["train.step_decay_factor=1.1"], "train.step_decay_factor"),
+        (["train.step_decay_every=0"], "train.step_decay_every"),
+        (["train.slow_start_steps=-1"], "train.slow_start_steps"),
+        (["train.slow_start_steps=30000"], "train.slow_start_steps"),
+        (["train.slow_start_learning_rate=-1"], "train.slow_start_learning_rate"),
+        (["train.adam_learning_rate=0"], "train.adam_learning_rate"),
+        (["train.adam_epsilon=0"], "train.adam_epsilon"),
+        (["train.last_layer_multiplier=-1"], "train.last_layer_multiplier"),
+        (["train.label_weights=1,-1"], "train.label_weights"),
+        (["train.label_weights=0,0"], "train.label_weights"),
+        (["train.top_k_percent_pixels=0"], "train.top_k_percent_pixels"),
+        (["train.top_k_percent_pixels=25"], "train.top_k_percent_pixels"),
+        (["train.hard_example_mining_step=-1"], "train.hard_example_mining_step"),
+        (["model.atrous_rates="], "model.atrous_rates"),
         (["train.weight_decay=-1"], "train.weight_decay"),
         (["train.backbone_multiplier=-1"], "train.backbone_multiplier"),
         (["train.classification_weight=-1"], "train.classification_weight"),
@@ -155,10 +183,22 @@ def test_value_out_of_range_is_refused(overrides: list[str], key: str) -> None:
         ["data.crop_size=17", "data.min_scale=1", "data.max_scale=1", "data.cutout=0"],
         ["pseudo.gamma=0", "pseudo.weight=0", "train.momentum=0", "train.power=0"],
         ["model.output_stride=8", "model.width_multiplier=0.25", "init.weights=weights.npz"],
+        ["train.slow_start_steps=29999", "train.slow_start_learning_rate=0", "train.step_decay_factor=1"],
+        ["train.label_weights=0,1", "train.top_k_percent_pixels=1e-3", "train.last_layer_multiplier=0"],
     ],
 )
 def test_valid_configuration_passes(overrides: list[str]) -> None:
     config_io.validate(changed(*overrides))
+
+
+def test_label_weights_are_one_for_each_class() -> None:
+    for overrides in ([], ["train.label_weights=1,2,3"]):
+        config_io.validate_for_classes(changed(*overrides), 3)
+    with pytest.raises(UserError) as error:
+        config_io.validate_for_classes(changed("train.label_weights=1,2"), 3)
+    assert str(error.value) == (
+        "train.label_weights: found '1.0,2.0' (2 numbers), must be empty or one number for each of the 3 classes"
+    )
 
 
 def test_wrong_type_given_in_python_is_refused() -> None:
@@ -190,7 +230,7 @@ def test_unknown_preset_names_the_nearest() -> None:
 
 
 def test_dict_and_json_round_trip() -> None:
-    config = changed("data.crop_size=17,33", "model.atrous_rates=1,2,3,4")
+    config = changed("data.crop_size=17,33", "model.atrous_rates=1,2,3,4", "train.label_weights=1,0.5")
     assert config_io.from_dict(config_io.to_dict(config)) == config
     assert config_io.from_dict(json.loads(json.dumps(config_io.to_dict(config)))) == config
     assert config_io.from_dict({}) == Config()
@@ -206,6 +246,8 @@ def test_dict_and_json_round_trip() -> None:
         ({"train": {"steps": True}}, r"^train.steps: found 'true', must be a whole number"),
         ({"train": {"learning_rate": float("inf")}}, r"^train.learning_rate: found 'inf', must be a finite"),
         ({"data": {"crop_size": [17]}}, r"^data.crop_size: found '17', must be whole numbers"),
+        ({"train": {"label_weights": ["1"]}}, r"^train.label_weights: found '1', must be finite numbers"),
+        ({"train": {"label_weights": 1.0}}, r"^train.label_weights: found '1.0', must be finite numbers"),
         ({"data": {"images": None}}, r"^data.images: found 'None', must be text"),
         ({"train": {"mode": ["weakly"]}}, r"^train.mode: found 'weakly', must be one of"),
     ],

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from pseudoseg_tf import losses
+from pseudoseg_tf.losses import PixelLossOptions
 
 
 def _log_softmax(x: np.ndarray) -> np.ndarray:
@@ -49,6 +53,130 @@ def test_pixel_cross_entropy_without_a_labeled_pixel_is_zero() -> None:
     assert np.all(tape.gradient(loss, logits) == 0)
 
 
+def _pixel_losses(logits: np.ndarray, labels: np.ndarray, weights: tuple[float, ...]) -> np.ndarray:
+    """Weighted cross entropies [B, H, W] in float64, 0 where ignored; logits at the labels' size."""
+    kept = labels != 255
+    classes = np.where(kept, labels, 0).astype(int)
+    picked = np.take_along_axis(_log_softmax(logits), classes[..., None], -1)[..., 0]
+    return -picked * kept * (np.array(weights)[classes] if weights else 1.0)
+
+
+@pytest.mark.parametrize("upsample", [True, False])
+@pytest.mark.parametrize("weights", [(), (0.5, 2.0, 0.0, 1.0)])
+@pytest.mark.parametrize("hardest", [1.0, 0.9, 0.25])
+@pytest.mark.parametrize("graph", [False, True])
+def test_pixel_options_in_float64(
+    upsample: bool, weights: tuple[float, ...], hardest: float, graph: bool
+) -> None:
+    random = np.random.default_rng(5)
+    logits = random.normal(size=(2, 3, 5, 4))
+    labels = random.integers(0, 4, (2, 9, 17)).astype(np.uint8)
+    labels[random.random(labels.shape) < 0.4] = 255
+    # Sizes 4k + 1: every fourth pixel lies under a cell.
+    full, given = (_align_corners(logits, (9, 17)), labels) if upsample else (logits, labels[:, ::4, ::4])
+    pixels = _pixel_losses(full, given, weights).ravel()
+    if hardest == 1.0:
+        expected = pixels.sum() / (given != 255).sum()
+    else:
+        chosen = np.sort(pixels)[::-1][: int(hardest * pixels.size)]
+        expected = chosen.sum() / (chosen != 0).sum()
+
+    def loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        options = PixelLossOptions(upsample, weights, hardest)
+        return losses.pixel_cross_entropy(logits, labels, options=options)
+
+    function = tf.function(loss) if graph else loss
+    found = function(tf.constant(logits, tf.float32), tf.constant(labels))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_hardest_pixels_by_hand() -> None:
+    """Two classes with logits (0, x) and label 0 cost log(1 + e^x): only the two largest learn."""
+    costs = np.array([0.1, 3.0, 1.0, 2.0, 5.0])
+    logits = tf.Variable(np.stack([0 * costs, np.log(np.expm1(costs))], -1)[None, None], dtype=tf.float32)
+    labels = tf.constant([[[0, 0, 0, 0, 255]]], tf.uint8)
+    with tf.GradientTape() as tape:
+        # 5 * 0.5 = 2.5 pixels: two.
+        loss = losses.pixel_cross_entropy(logits, labels, options=PixelLossOptions(hardest=0.5))
+    assert float(loss) == pytest.approx(2.5, rel=1e-6)
+    learns = np.abs(tape.gradient(loss, logits).numpy()[0, 0, :, 1]) > 0
+    np.testing.assert_array_equal(learns, [False, True, False, True, False])
+    # All five: the ignored one is no loss and does not count.
+    every = losses.pixel_cross_entropy(logits, labels, options=PixelLossOptions(hardest=tf.constant(1.0)))
+    assert float(every) == pytest.approx(6.1 / 4, rel=1e-6)
+    none = losses.pixel_cross_entropy(logits, labels, options=PixelLossOptions(hardest=0.1))
+    assert float(none) == 0
+
+
+def test_label_weights_do_not_enter_the_denominator() -> None:
+    logits, labels = tf.zeros([1, 1, 4, 2]), tf.constant([[[0, 1, 1, 255]]], tf.uint8)
+    loss = losses.pixel_cross_entropy(logits, labels, options=PixelLossOptions(label_weights=(3.0, 0.5)))
+    assert float(loss) == pytest.approx(np.log(2) * (3 + 0.5 + 0.5) / 3, rel=1e-6)
+    with pytest.raises(ValueError, match="label_weights: 3 numbers for 2 classes"):
+        losses.pixel_cross_entropy(logits, labels, options=PixelLossOptions(label_weights=(1.0, 1.0, 1.0)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    cells=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+)
+def test_labels_shrink_as_tensorflow_resizes_to_the_nearest(
+    size: tuple[int, int], cells: tuple[int, int]
+) -> None:
+    labels = np.arange(size[0] * size[1], dtype=np.int32).reshape(1, *size)
+    expected = tf.raw_ops.ResizeNearestNeighbor(images=labels[..., None], size=cells, align_corners=True)
+    found = losses._nearest_align_corners(tf.constant(labels), tf.constant(cells))
+    np.testing.assert_array_equal(found, expected[..., 0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    logits=hnp.arrays(np.float32, (1, 4, 5, 3), elements=st.floats(-10, 10, width=32)),
+    labels=hnp.arrays(np.uint8, (1, 4, 5), elements=st.sampled_from([0, 1, 2, 255])),
+    parts=st.tuples(st.floats(0.05, 0.99), st.floats(0.05, 0.99)),
+)
+def test_fewer_pixels_are_harder(logits: np.ndarray, labels: np.ndarray, parts: tuple[float, float]) -> None:
+    fewer, more, every = (
+        float(losses.pixel_cross_entropy(logits, labels, options=PixelLossOptions(hardest=part)))
+        for part in (min(parts), max(parts), 1.0)
+    )
+    if (labels == 255).all():
+        assert fewer == more == every == 0
+    else:
+        # A loss of exactly 0 is in the mean over all labeled pixels alone.
+        assert fewer >= more - 1e-5 and more >= every - 1e-5
+
+
+@pytest.mark.parametrize(("step", "part"), [(0, 1.0), (25, 0.8125), (50, 0.625), (100, 0.25), (10**6, 0.25)])
+def test_hardest_part_shrinks_to_its_value(step: int, part: float) -> None:
+    assert float(losses.hardest_part(tf.constant(step, tf.int64), 0.25, 100)) == part
+    assert losses.hardest_part(step, 0.25, 0) == 0.25
+    assert losses.hardest_part(step, 1.0, 100) == 1.0
+
+
+def test_the_part_may_change_from_step_to_step_in_one_graph() -> None:
+    random = np.random.default_rng(6)
+    logits, labels = random.normal(size=(1, 4, 5, 3)), random.integers(0, 3, (1, 4, 5))
+    ordered = np.sort(_pixel_losses(logits, labels, ()).ravel())[::-1]
+
+    @tf.function(jit_compile=True)
+    def loss(step: tf.Tensor) -> tf.Tensor:
+        options = PixelLossOptions(hardest=losses.hardest_part(step, 0.25, 4))
+        return losses.pixel_cross_entropy(
+            tf.constant(logits, tf.float32), tf.constant(labels), options=options
+        )
+
+    for step, count in ((0, 20), (2, 12), (4, 5), (9, 5)):
+        assert float(loss(tf.constant(step))) == pytest.approx(ordered[:count].mean(), rel=1e-5)
+
+
+def test_a_loss_that_is_not_a_number_is_not_left_out() -> None:
+    logits = tf.constant([[[[0.0, 1.0], [np.nan, 0.0], [0.0, 2.0], [0.0, 0.0]]]])
+    options = PixelLossOptions(hardest=0.5)
+    assert np.isnan(losses.pixel_cross_entropy(logits, tf.zeros([1, 1, 4], tf.int32), options=options))
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.6])
 def test_consistency_divides_by_all_valid_pixels(threshold: float) -> None:
     random = np.random.default_rng(2)
@@ -88,16 +216,38 @@ def test_weight_decay_is_half_the_sum_of_squares() -> None:
     assert float(losses.weight_decay(weights, 0.1)) == pytest.approx(0.1 * 14 / 2)
 
 
-def test_shares_of_two_replicas_add_up_to_the_whole_batch() -> None:
+@pytest.mark.parametrize("weights", [(), (0.5, 2.0, 0.0, 1.0)])
+def test_shares_of_two_replicas_add_up_to_the_whole_batch(weights: tuple[float, ...]) -> None:
+    options = PixelLossOptions(label_weights=weights)
     random = np.random.default_rng(4)
     logits = tf.constant(random.normal(size=(2, 3, 3, 4)), tf.float32)
     # The two halves have different numbers of labeled pixels: a mean of means would be wrong.
     labels = random.integers(0, 4, (2, 5, 5)).astype(np.uint8)
     labels[0, :4] = 255
     count = float((labels != 255).sum())
-    whole = losses.pixel_cross_entropy(logits, tf.constant(labels))
+    whole = losses.pixel_cross_entropy(logits, tf.constant(labels), options=options)
     shares = [
-        losses.pixel_cross_entropy(logits[i : i + 1], tf.constant(labels[i : i + 1]), lambda _: count)
+        losses.pixel_cross_entropy(
+            logits[i : i + 1], tf.constant(labels[i : i + 1]), lambda _: count, options
+        )
         for i in range(2)
     ]
     assert float(shares[0] + shares[1]) == pytest.approx(float(whole), abs=1e-6)
+
+
+def test_each_replica_chooses_its_own_hardest_pixels() -> None:
+    random = np.random.default_rng(7)
+    logits, labels = random.normal(size=(2, 3, 4, 3)), random.integers(0, 3, (2, 3, 4))
+    # The first image is easy: of both together, nearly all hard pixels would be the second's.
+    logits[0] *= 0.1
+    chosen = np.concatenate([np.sort(part.ravel())[-3:] for part in _pixel_losses(logits, labels, ())])
+    shares = [
+        losses.pixel_cross_entropy(
+            tf.constant(logits[i : i + 1], tf.float32),
+            tf.constant(labels[i : i + 1]),
+            lambda count: 2 * count,
+            PixelLossOptions(hardest=0.25),
+        )
+        for i in range(2)
+    ]
+    assert float(shares[0] + shares[1]) == pytest.approx(chosen.mean(), rel=1e-5)

@@ -149,6 +149,27 @@ def test_equals_the_plain_form_with_a_pass_for_each_purpose(batches, weakly: boo
     )
 
 
+def test_pixel_options_reach_both_losses_of_pixel_labels(batches) -> None:
+    pixels = losses.PixelLossOptions(hardest=0.1)
+    plain = _run(_model(), batches)[0]
+    terms, _ = steps.pseudoseg_losses(
+        _model(),
+        *batches,
+        weakly=False,
+        options=steps.PseudoLabelOptions(),
+        weights=steps.LossWeights(),
+        pixels=pixels,
+    )
+    for name in ("supervised", "attention"):
+        assert terms[name] > 1.01 * plain[name], name
+    for name in ("consistency", "classification", "decay"):
+        np.testing.assert_array_equal(terms[name], plain[name])
+    alone = steps.supervised_losses(_model(), batches[0], steps.LossWeights(), pixels=pixels)
+    logits = _model()(batches[0]["image"], training=True)
+    expected = losses.pixel_cross_entropy(logits, batches[0]["labels"], options=pixels)
+    np.testing.assert_allclose(alone["supervised"], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("weakly", [False, True])
 @pytest.mark.parametrize(
     "options",

@@ -16,11 +16,20 @@ import tensorflow as tf
 from PIL import Image
 
 from pseudoseg_tf import config_io
-from pseudoseg_tf.config import Config
+from pseudoseg_tf.config import Config, TrainConfig
+from pseudoseg_tf.data import pipeline
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.losses import ALL_PIXELS
 from pseudoseg_tf.optim import Momentum, PolynomialDecay
-from pseudoseg_tf.train import Trainer, create_model, train
+from pseudoseg_tf.train import (
+    Trainer,
+    create_model,
+    create_optimizer,
+    create_schedule,
+    pixel_loss_options,
+    train,
+)
 from tests.folder import CLASS_NAMES, draw_folder, small_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,6 +133,136 @@ def test_a_loss_that_is_not_finite_stops_the_run(folder: Path, tmp_path: Path) -
     config = config_io.apply_overrides(small_config(folder, "supervised"), ["train.learning_rate=1e30"])
     with pytest.raises(UserError, match=r"not finite.*train.learning_rate"):
         train(config, str(tmp_path), _quiet)
+
+
+# The names of the reference's arguments, and ours.
+_SCHEDULE_ARGUMENTS = {
+    "learning_policy": "learning_policy",
+    "base_learning_rate": "learning_rate",
+    "learning_rate_decay_step": "step_decay_every",
+    "learning_rate_decay_factor": "step_decay_factor",
+    "training_number_of_steps": "steps",
+    "learning_power": "power",
+    "slow_start_step": "slow_start_steps",
+    "slow_start_learning_rate": "slow_start_learning_rate",
+    "decay_steps": "decay_steps",
+    "end_learning_rate": "end_learning_rate",
+}
+
+
+@pytest.mark.needs_shared
+@pytest.mark.parametrize("graph", [False, True])
+def test_schedule_repeats_the_reference(shared_dir: Path, graph: bool) -> None:
+    cases = json.loads((shared_dir / "reference/A/schedule.json").read_text())
+    assert {case["args"]["learning_policy"] for case in cases} == {"poly", "step"}
+    for case in cases:
+        values = {_SCHEDULE_ARGUMENTS[name]: value for name, value in case["args"].items()}
+        schedule = create_schedule(TrainConfig(**values))
+        function = tf.function(schedule) if graph else schedule
+        rates = [float(function(tf.constant(step, tf.int64))) for step in case["steps"]]
+        np.testing.assert_allclose(rates, case["learning_rate"], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [
+        ({}, [0.8, 0.6, 0.4, 0.2, 0]),
+        ({"power": 2.0, "end_learning_rate": 0.3}, [0.8, 0.58125, 0.425, 0.33125, 0.3]),
+        ({"decay_steps": 4, "slow_start_steps": 2, "slow_start_learning_rate": 0.1}, [0.1, 0.8, 0.4, 0, 0]),
+        ({"slow_start_steps": 4}, [1e-4, 1e-4, 0.8, 0.4, 0]),
+        (
+            {"learning_policy": "step", "step_decay_every": 4, "step_decay_factor": 0.5},
+            [0.8, 0.8, 0.4, 0.4, 0.2],
+        ),
+        (
+            {"learning_policy": "step", "step_decay_every": 4, "slow_start_steps": 1},
+            [1e-4, 0.8, 0.8, 0.08, 0.08],
+        ),
+    ],
+)
+def test_schedule_of_eight_steps(options: dict[str, Any], rates: list[float]) -> None:
+    schedule = create_schedule(TrainConfig(**{"steps": 8, "learning_rate": 0.8, "power": 1.0, **options}))
+    assert [float(schedule(step)) for step in (0, 2, 4, 6, 8)] == pytest.approx(rates, rel=1e-6, abs=1e-8)
+
+
+def test_adam_has_its_own_constant_rate() -> None:
+    train_config = TrainConfig(optimizer="adam", adam_learning_rate=0.5, adam_epsilon=1.0, steps=1)
+    optimizer = create_optimizer(train_config)
+    variable = tf.Variable(0.0)
+    for _ in range(3):
+        optimizer.apply_gradients([(tf.constant(0.0), variable)])
+        assert float(optimizer.learning_rate) == 0.5
+    assert optimizer.get_config()["epsilon"] == 1.0
+
+
+def test_pixel_options_of_a_configuration() -> None:
+    values = TrainConfig(
+        upsample_logits=False, label_weights=(1.0, 2.0), top_k_percent_pixels=0.5, hard_example_mining_step=4
+    )
+    options = pixel_loss_options(values, 1)
+    assert options[:2] == (False, (1.0, 2.0)) and float(options.hardest) == 0.875
+    assert pixel_loss_options(TrainConfig(), 1) == ALL_PIXELS
+
+
+def test_label_weights_of_another_number_of_classes(folder: Path, tmp_path: Path) -> None:
+    config = config_io.apply_overrides(small_config(folder), ["train.label_weights=1,2"])
+    with pytest.raises(
+        UserError, match=r"^train\.label_weights: found '1\.0,2\.0' .* each of the 3 classes$"
+    ):
+        train(config, str(tmp_path / "run"), _quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_of_optimizer_and_pixel_losses_continue_bit_for_bit(folder: Path, tmp_path: Path) -> None:
+    overrides = ["optimizer=adam", "upsample_logits=false", "label_weights=100,100,100"]
+    overrides += ["top_k_percent_pixels=0.25", "hard_example_mining_step=4"]
+    config = config_io.apply_overrides(
+        small_config(folder, "supervised"), [f"train.{override}" for override in overrides]
+    )
+
+    sources = open_sources(config.data, config.train.mode)
+    # Outside of any graph: tracing would take most of the time.
+    batches = iter(pipeline.training_dataset(sources, config.data, config.train.mode, 0))
+    first, second, third = (next(batches) for _ in range(3))
+
+    def begin() -> tuple[Trainer, tf.train.Checkpoint, list[tf.Variable]]:
+        model = create_model(config, sources.info.num_classes)
+        optimizer = create_optimizer(config.train)
+        optimizer.build(model.trainable_variables)
+        strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+        saved = tf.train.Checkpoint(model=model, optimizer=optimizer)
+        return Trainer(config, model, optimizer, strategy, sources), saved, model.variables
+
+    trainer, saved, unbroken = begin()
+    trainer._step(first)
+    # Fresh logits of three classes cost log(3) a pixel, here a hundred times.
+    assert 90 < float(trainer._losses["supervised"].result()) < 130
+    path = saved.save(str(tmp_path / "ckpt"))
+    another, restored, resumed = begin()
+    restored.restore(path).assert_existing_objects_matched()
+    for batch in (second, third):
+        trainer._step(batch)
+        another._step(batch)
+    for ours, theirs in zip(resumed, unbroken, strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg=ours.name)
+
+
+def test_last_layers_are_the_logits_and_the_classifier(folder: Path) -> None:
+    config = config_io.apply_overrides(small_config(folder), ["train.last_layer_multiplier=10"])
+    sources = open_sources(config.data, config.train.mode)
+    model = create_model(config, sources.info.num_classes)
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    trainer = Trainer(config, model, create_optimizer(config.train), strategy, sources)
+    factors = {
+        variable.name.split(":")[0].removeprefix("pseudoseg/"): factor
+        for variable, factor in zip(model.trainable_variables, trainer._multipliers, strict=True)
+    }
+    assert {name: factor for name, factor in factors.items() if factor != 1.0} == {
+        "deeplab_head/decoder/logits/kernel": 10.0,
+        "deeplab_head/decoder/logits/bias": 20.0,
+        "image_logits/kernel": 10.0,
+        "image_logits/bias": 20.0,
+    }
 
 
 def _steps(

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 from pseudoseg_tf.config import Config
-from pseudoseg_tf.config_io import as_text, to_dict
+from pseudoseg_tf.config_io import as_text, to_dict, validate_for_classes
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import Source
 from pseudoseg_tf.nn.model import build_model
@@ -26,9 +26,11 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
     data, train = config.data, config.train
     sources = open_sources(data, train.mode)
     info = sources.info
+    validate_for_classes(config, info.num_classes)
     model = build_model(info.num_classes, **dataclasses.asdict(config.model))
-    # A checkpoint holds every variable, and a momentum for each that is trained.
-    megabytes = 4e-6 * sum(v.shape.num_elements() for v in [*model.variables, *model.trainable_variables])
+    # A checkpoint holds every variable, and a momentum for each that is trained; Adam has two moments.
+    moments = (2 if train.optimizer == "adam" else 1) * model.trainable_variables
+    megabytes = 4e-6 * sum(v.shape.num_elements() for v in [*model.variables, *moments])
 
     passes = _passes(config)
     cost = sum(images * each for images, _, each in passes)
