@@ -94,6 +94,11 @@ class DataConfig:
     eval_size: tuple[int, int] = (0, 0)
     # Images per evaluation batch (must be 1 when eval_size is 0,0).
     eval_batch: int = 1
+    # Evaluation and export average the probabilities over these factors of the canvas, each above 0 and at most 4.
+    # Time grows with the sum of their squares, memory with the largest.
+    eval_scales: tuple[float, ...] = (1.0,)
+    # They also average over each image and its mirror image, left to right: twice the time.
+    eval_flip: bool = False
     # Pixel-labeled images per step, over all replicas.
     batch_labeled: int = 8
     # Additional images per step, over all replicas (not read in supervised mode).

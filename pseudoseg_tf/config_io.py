@@ -21,6 +21,8 @@ from pseudoseg_tf.files import read_json, write_json
 # rate depends on train.steps, so a longer run is another run.)
 _FREE_ON_RESUME = ("runtime.", "train.keep", "train.log_every", "train.pictures_every")
 
+_ALLOWED_SCALES = "one or more factors, each greater than 0 and at most 4, such as 0.5,1,1.5"
+
 # Steps, sizes and seeds all end in signed 32-bit numbers somewhere in TensorFlow.
 _MAX_WHOLE = 2**31 - 1
 
@@ -89,6 +91,19 @@ def flatten(config: Config) -> dict[str, Any]:
     return {f"{group}.{name}": value for group in groups for name, value in groups[group].items()}
 
 
+def parse_scales(flag: str, text: str) -> tuple[float, ...]:
+    """Reads a value of ``data.eval_scales`` that was given as the value of a command-line flag.
+
+    Raises:
+      UserError: naming ``flag``, if ``validate`` would refuse the value.
+    """
+    kind = _kind_of("data.eval_scales")
+    scales = _checked(flag, kind, _read(kind, text))
+    if not _are_scales(scales):
+        raise UserError(f"{flag}: found {text!r}, must be {_ALLOWED_SCALES}")
+    return scales
+
+
 def validate(config: Config) -> None:
     """Checks every field's type and range, and the rules between fields. Touches no file.
 
@@ -153,6 +168,7 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "data.eval_size", eval_fits, f"0,0 (each image at its own size) or {_allowed_sizes(data.eval_size)}"
     yield "data.eval_batch", data.eval_batch > 0, positive
     yield "data.eval_batch", not whole or data.eval_batch == 1, "1 when data.eval_size is 0,0"
+    yield "data.eval_scales", _are_scales(data.eval_scales), _ALLOWED_SCALES
     yield "data.batch_labeled", data.batch_labeled > 0, positive
     yield "data.batch_unlabeled", data.batch_unlabeled > 0, positive
     yield "data.min_scale", data.min_scale > 0, positive
@@ -223,6 +239,10 @@ def _fits_stride(size: int) -> bool:
     return size > 16 and size % 16 == 1
 
 
+def _are_scales(scales: Sequence[float]) -> bool:
+    return bool(scales) and all(0 < scale <= 4 for scale in scales)
+
+
 def _allowed_sizes(sizes: tuple[int, int]) -> str:
     near = ",".join(str(16 * max(1, round((size - 1) / 16)) + 1) for size in sizes)
     return f"16k+1 with k of 1 or more, such as {near}"
@@ -289,6 +309,22 @@ def load(run_dir: str | os.PathLike[str]) -> Config:
         validate(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    return config
+
+
+def load_for_evaluation(
+    run_dir: str | os.PathLike[str], scales: Sequence[float] | None = None, flip: bool | None = None
+) -> Config:
+    """As :func:`load`, with ``data.eval_scales`` and ``data.eval_flip`` replaced where a value is given.
+
+    Raises:
+      UserError: as ``load``, or a given value is not allowed.
+    """
+    values = to_dict(load(run_dir))
+    given = {"eval_scales": scales, "eval_flip": flip}
+    values["data"] |= {name: value for name, value in given.items() if value is not None}
+    config = from_dict(values)
+    validate(config)
     return config
 
 
@@ -382,9 +418,9 @@ def _checked(key: str, kind: Any, value: Any) -> Any:
     return value
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_WHOLE
-
-
 def _is_finite(value: Any) -> bool:
     return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_WHOLE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orbit
@@ -39,6 +39,8 @@ class Evaluator(orbit.StandardEvaluator):
         images: int,
         strategy: tf.distribute.Strategy,
         eval_size: tuple[int, int],
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
     ) -> None:
         """Distributes the batches of the data set over the replicas.
 
@@ -49,12 +51,16 @@ class Evaluator(orbit.StandardEvaluator):
           images: number of images in ``dataset``, for the progress line.
           strategy: the strategy that the model lives in.
           eval_size: ``data.eval_size``, the canvas of ``inference.predict``.
+          scales: ``data.eval_scales``.
+          flip: ``data.eval_flip``.
         """
         self._model = model
         self._info = info
         self._images = images
         self._strategy = strategy
         self._eval_size = eval_size
+        self._scales = scales
+        self._flip = flip
         # Inside a namespace, because a tf.Module replaces dictionaries among its attributes by tracked ones.
         self._latest = types.SimpleNamespace(result={})
         with strategy.scope():
@@ -86,7 +92,9 @@ class Evaluator(orbit.StandardEvaluator):
 
         def replica_step(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
             def score() -> tf.Tensor:
-                _, probabilities = predict(self._model, batch["image"], self._eval_size, batch["size"])
+                _, probabilities = predict(
+                    self._model, batch["image"], self._eval_size, batch["size"], self._scales, self._flip
+                )
                 self._metrics.update(batch["labels"], probabilities)
                 return tf.shape(batch["image"])[0]
 
@@ -110,25 +118,30 @@ class Evaluator(orbit.StandardEvaluator):
         return {name: result[name] for name in ("miou", "pixel_accuracy", "ece")}
 
 
-def evaluate(run_dir: str, checkpoint: str = "last") -> dict[str, Any]:
+def evaluate(
+    run_dir: str, checkpoint: str = "last", scales: Sequence[float] | None = None, flip: bool | None = None
+) -> dict[str, Any]:
     """Scores a checkpoint of a run on the validation images and writes ``metrics.json`` to the run directory.
 
     Args:
       run_dir: directory that ``train`` wrote.
       checkpoint: "last", "best" or the path of a checkpoint.
+      scales: in place of the run's ``data.eval_scales``: each greater than 0 and at most 4.
+      flip: in place of the run's ``data.eval_flip``.
 
     Returns:
       What ``metrics.json`` holds: ``miou``, ``pixel_accuracy``, ``ece``, ``iou`` (class name -> float, or
-      None for a class that is neither label nor prediction), ``step``, ``checkpoint`` and ``images``.
+      None for a class that is neither label nor prediction), ``images``, ``step``, ``checkpoint``, and how the
+      images were predicted: ``scales`` and ``flip``.
 
     Raises:
-      UserError: the run directory, checkpoint or data cannot be read, or the data set has other classes
-        than the run.
+      UserError: the run directory, checkpoint or data cannot be read, the data set has other classes than
+        the run, or a scale is not allowed.
     """
     # train imports the Evaluator from here.
     from pseudoseg_tf.train import create_model, create_strategy
 
-    config = config_io.load(run_dir)
+    config = config_io.load_for_evaluation(run_dir, scales, flip)
     info = read_info(os.path.join(run_dir, "dataset.json"))
     find_checkpoint(run_dir, checkpoint)  # before the data, which may take long to open
     # Evaluation is of labeled images alone, whatever the run was trained on.
@@ -149,8 +162,11 @@ def evaluate(run_dir: str, checkpoint: str = "last") -> dict[str, Any]:
         len(val),
         strategy,
         config.data.eval_size,
+        config.data.eval_scales,
+        config.data.eval_flip,
     )
     evaluator.evaluate(tf.constant(-1))
-    result = evaluator.result | {"step": step, "checkpoint": path}
+    predicted = {"scales": list(config.data.eval_scales), "flip": config.data.eval_flip}
+    result = evaluator.result | {"step": step, "checkpoint": path} | predicted
     write_json(os.path.join(run_dir, "metrics.json"), result)
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -15,35 +16,47 @@ from pseudoseg_tf.inference import predict, read_info
 from pseudoseg_tf.train import create_model
 
 
-def export(run_dir: str, out: str, checkpoint: str = "best") -> str:
+def export(
+    run_dir: str,
+    out: str,
+    checkpoint: str = "best",
+    scales: Sequence[float] | None = None,
+    flip: bool | None = None,
+) -> str:
     """Writes a checkpoint of a run as a SavedModel.
 
     Its signature ``serving_default`` takes ``images``, uint8 [B, H, W, 3] of any size, and returns ``labels``
-    uint8 [B, H, W] and ``probabilities`` float32 [B, H, W, C]: padding, normalization, resize and softmax
-    are inside and are those of evaluation. ``assets.extra/dataset.json`` holds class names and colors.
+    uint8 [B, H, W] and ``probabilities`` float32 [B, H, W, C]: padding, normalization, scales and mirrored
+    passes, resize and softmax are inside and are those of evaluation. ``assets.extra/dataset.json`` holds
+    class names and colors.
 
     Args:
       run_dir: directory that ``train`` wrote.
       out: directory to write; must be absent or empty. It appears when it is complete.
       checkpoint: "last", "best" or the path of a checkpoint.
+      scales: in place of the run's ``data.eval_scales``: each greater than 0 and at most 4.
+      flip: in place of the run's ``data.eval_flip``.
 
     Returns:
       The path of the checkpoint that was exported.
 
     Raises:
-      UserError: the run or checkpoint cannot be read, or ``out`` is not empty.
+      UserError: the run or checkpoint cannot be read, ``out`` is not empty, or a scale is not allowed.
     """
     out = os.path.abspath(out)
     if os.path.exists(out) and not (os.path.isdir(out) and not os.listdir(out)):
         raise UserError(f"{out}: exists already; name a directory that is absent or empty")
-    config = config_io.load(run_dir)
+    config = config_io.load_for_evaluation(run_dir, scales, flip)
+    data = config.data
     info = read_info(os.path.join(run_dir, "dataset.json"))
     model = create_model(config, info.num_classes)
     _, path = restore_model(run_dir, checkpoint, model)
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        labels, probabilities = predict(model, images, config.data.eval_size)
+        labels, probabilities = predict(
+            model, images, data.eval_size, scales=data.eval_scales, flip=data.eval_flip
+        )
         return {"labels": labels, "probabilities": probabilities}
 
     # A plain module with the variables that prediction reads: saving the Keras model itself would add its

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import read_json
 from pseudoseg_tf.nn.layers import resize_align_corners
 from pseudoseg_tf.nn.model import PseudoSegModel
+from pseudoseg_tf.nn.pyramid import height_and_width, pyramid_logits
 
 
 def predict(
@@ -24,6 +26,8 @@ def predict(
     images: tf.Tensor,
     minimum: tuple[int, int],
     sizes: tf.Tensor | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Segments a batch of images of one size, each at its own resolution.
 
@@ -31,21 +35,32 @@ def predict(
     zero after normalization, whatever it held before. Decoder logits are resized to the canvas (bilinear,
     aligned corners) before the softmax, as in the reference, and the padding is cut off again.
 
+    With several scales, or mirrored too, the probabilities are the mean of the softmaxes of all passes. (The
+    reference returns a second softmax, of that mean: apply ``tf.nn.softmax`` to compare. The labels are the
+    same.) Each scale sees the padded canvas resized, as in the reference, see ``pyramid_logits``. Each image is
+    mirrored within its own width, so that a mirrored image has exactly the mirrored probabilities; the
+    reference mirrors the canvas, which is the same for an image that fills it.
+
+    The time is that of one pass times the sum of the squared scales, times two if mirrored.
+
     Args:
       model: called in inference mode.
       images: uint8 [B, H, W, 3].
       minimum: smallest canvas (height, width); ``data.eval_size``.
       sizes: int32 [B, 2]: height and width of each image where ``images`` already holds padding. None: the
         images fill [H, W].
+      scales: factors at which the canvas is predicted, each greater than 0.
+      flip: predict the images mirrored left to right, too.
 
     Returns:
       labels uint8 [B, H, W] and probabilities float32 [B, H, W, C].
+
+    Raises:
+      ValueError: there is no scale, or one is not above 0.
     """
-    # Static sizes where they are known, so that the network's shapes are static too.
-    height, width = (
-        static if static is not None else dynamic
-        for static, dynamic in zip(images.shape[1:3], tf.unstack(tf.shape(images)[1:3]), strict=True)
-    )
+    if not scales:
+        raise ValueError("scales must be one or more numbers greater than 0, found none")
+    height, width = height_and_width(images)
     canvas = padded_size(height, minimum[0]), padded_size(width, minimum[1])
     border = [[0, 0], [0, canvas[0] - height], [0, canvas[1] - width], [0, 0]]
     if sizes is None:
@@ -54,8 +69,27 @@ def predict(
     columns = tf.sequence_mask(sizes[:, 1], canvas[1])
     valid = rows[:, :, tf.newaxis] & columns[:, tf.newaxis]
     padded = tf.pad(tf.cast(images, tf.float32), border)
-    logits = resize_align_corners(model(model.normalize(padded, valid), training=False), canvas)
-    probabilities = tf.nn.softmax(logits[:, :height, :width])
+    normalized = model.normalize(padded, valid)
+
+    def softmax(canvases: tf.Tensor, scale: float) -> tf.Tensor:
+        logits = resize_align_corners(pyramid_logits(model, canvases, [scale]), canvas)
+        return tf.nn.softmax(logits[:, :height, :width])
+
+    def mirror(x: tf.Tensor) -> tf.Tensor:
+        return tf.reverse_sequence(x, sizes[:, 1], seq_axis=2, batch_axis=0)
+
+    # One pass waits for the other: a graph would else run them at once and hold the activations of all.
+    total = tf.constant(0.0)
+    for scale in scales:
+        with tf.control_dependencies([total]):
+            once = softmax(normalized, scale)
+        if flip:
+            with tf.control_dependencies([once]):
+                # Within its scale first: the sum of the two is the same to the bit for the mirrored image.
+                once += mirror(softmax(mirror(normalized), scale))
+        total += once
+    # A graph would turn a division into this product; so it is the same outside of one.
+    probabilities = total * (1.0 / (len(scales) * (2 if flip else 1)))
     labels = tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
     return labels, probabilities
 

@@ -99,6 +99,8 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
         len(sources.val),
         strategy,
         config.data.eval_size,
+        config.data.eval_scales,
+        config.data.eval_flip,
     )
     controller = orbit.Controller(
         trainer=trainer,

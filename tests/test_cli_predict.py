@@ -33,6 +33,14 @@ def run(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
     [
         ("evaluate", [], "--run_dir: missing"),
         ("export", ["--run_dir=x"], "--out: missing"),
+        ("evaluate", ["--run_dir=x", "--scales="], "--scales: found '', must be finite numbers"),
+        ("evaluate", ["--run_dir=x", "--scales=1,big"], "--scales: found '1,big', must be finite numbers"),
+        ("evaluate", ["--run_dir=x", "--scales=1,0"], "--scales: found '1,0', must be one or more factors"),
+        ("export", ["--run_dir=x", "--out=x", "--scales=-1"], "--scales: found '-1', must be one or more"),
+        ("export", ["--run_dir=x", "--out=x", "--scales=5"], "--scales: found '5', must be one or more"),
+        ("export", ["--run_dir=x", "--out=x", "--scales"], "Missing value for flag --scales"),
+        ("evaluate", ["--run_dir=x", "--flip=2"], "flag --flip=2: "),
+        ("export", ["--run_dir=x", "--out=x", "--flip=-1"], "flag --flip=-1: "),
         ("predict", ["--model=x"], "--images: missing"),
         ("predict", ["--model=x", "--images=absent", "--out=x"], "--images: absent does not exist"),
         (
@@ -51,15 +59,16 @@ def test_a_mistake_is_one_line(program: str, flags: list[str], message: str) -> 
 def test_from_a_run_to_pictures(tmp_path: Path) -> None:
     run_dir, model = make_run(tmp_path), tmp_path / "model"
 
-    done = run("evaluate", f"--run_dir={run_dir}", "--checkpoint=best")
+    done = run("evaluate", f"--run_dir={run_dir}", "--checkpoint=best", "--scales=0.5,1", "--flip")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     result = json.loads(Path(run_dir, "metrics.json").read_text())
+    assert result["scales"] == [0.5, 1.0] and result["flip"] is True
     assert [line.split()[0] for line in lines[1:-1]] == list(CLASS_NAMES)
     assert lines[1].split()[1] == f"{100 * result['iou']['background']:.2f}"
     assert lines[-1].startswith(f"mIoU {100 * result['miou']:.2f}  ") and f"step {STEP})" in lines[-1]
 
-    done = run("export", f"--run_dir={run_dir}", f"--out={model}")
+    done = run("export", f"--run_dir={run_dir}", f"--out={model}", "--scales=0.5", "--flip")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{model}: SavedModel of {run_dir}/checkpoints/best/ckpt-{STEP}\n"
 
@@ -84,6 +93,8 @@ def test_from_a_run_to_pictures(tmp_path: Path) -> None:
     predictor = Predictor(model)
     labels = predictor(pictures["a.png"]).labels
     assert len(np.unique(labels)) > 1
+    mirrored = predictor(pictures["a.png"][:, ::-1])
+    np.testing.assert_array_equal(mirrored.labels, labels[:, ::-1])
     with Image.open(out / "a_png.png") as written:
         assert written.mode == "P"
         np.testing.assert_array_equal(np.asarray(written), labels)

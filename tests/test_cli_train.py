@@ -146,6 +146,13 @@ def test_plan_counts_data_and_cost(folder: list[str], tmp_path: Path) -> None:
         "3 last and 1 best",
     ):
         assert part in text
+    assert "scored 3 times, each worth" not in text
+
+
+def test_plan_counts_the_passes_of_an_evaluation(folder: list[str], tmp_path: Path) -> None:
+    config = small(folder, "train.steps=10", "data.eval_scales=0.5,1,1.5", "data.eval_flip=true")
+    text = " ".join(plan(config, str(tmp_path / "run"), continues=False).split())
+    assert "val: 1 images, scored 1 times, each worth 7 forward passes" in text
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,9 @@ def changed(*overrides: str) -> Config:
         ("data.crop_size=513, 1025", (513, 1025)),
         ("model.atrous_rates=3", (3,)),
         ("model.atrous_rates=3,6", (3, 6)),
+        ("data.eval_scales=0.5", (0.5,)),
+        ("data.eval_scales=0.5, 1,1.75", (0.5, 1.0, 1.75)),
+        ("data.eval_flip=true", True),
         (" train.steps = 10 ", 10),
         ("train.optimizer=adam", "adam"),
         ("train.learning_policy=step", "step"),
@@ -84,6 +87,12 @@ def test_last_override_of_a_key_counts() -> None:
         ("train.label_weights=1,,2", ["train.label_weights", "'1,,2'", "finite numbers"]),
         ("train.optimizer=sgd", ["train.optimizer", "'sgd'", "momentum, adam"]),
         ("train.learning_policy=cosine", ["train.learning_policy", "'cosine'", "poly, step"]),
+        ("data.eval_scales=1,big", ["data.eval_scales", "'1,big'", "finite numbers"]),
+        ("data.eval_scales=1,,2", ["data.eval_scales", "'1,,2'", "finite numbers"]),
+        ("data.eval_scales=inf", ["data.eval_scales", "'inf'", "finite numbers"]),
+        ("data.eval_flip=", ["data.eval_flip", "''", "true or false"]),
+        ("data.eval_flip=0", ["data.eval_flip", "'0'", "true or false"]),
+        ("data.eval_flip=-1", ["data.eval_flip", "'-1'", "true or false"]),
     ],
 )
 def test_wrong_override_is_named_with_what_is_allowed(override: str, parts: list[str]) -> None:
@@ -115,6 +124,9 @@ def test_wrong_override_is_named_with_what_is_allowed(override: str, parts: list
         (["data.eval_size=513,0"], "data.eval_size"),
         (["data.eval_batch=2"], "data.eval_batch"),
         (["data.eval_batch=0", "data.eval_size=513"], "data.eval_batch"),
+        (["data.eval_scales=0"], "data.eval_scales"),
+        (["data.eval_scales=1,-0.5"], "data.eval_scales"),
+        (["data.eval_scales=4.1,1"], "data.eval_scales"),
         (["data.batch_labeled=0"], "data.batch_labeled"),
         (["data.batch_unlabeled=0"], "data.batch_unlabeled"),
         (["data.min_scale=0"], "data.min_scale"),
@@ -179,6 +191,7 @@ def test_value_out_of_range_is_refused(overrides: list[str], key: str) -> None:
     [
         [],
         ["data.eval_size=513,1025", "data.eval_batch=4"],
+        ["data.eval_scales=0.01,4", "data.eval_flip=true"],
         ["data.unlabeled=", "train.mode=supervised"],
         ["data.crop_size=17", "data.min_scale=1", "data.max_scale=1", "data.cutout=0"],
         ["pseudo.gamma=0", "pseudo.weight=0", "train.momentum=0", "train.power=0"],
@@ -230,7 +243,12 @@ def test_unknown_preset_names_the_nearest() -> None:
 
 
 def test_dict_and_json_round_trip() -> None:
-    config = changed("data.crop_size=17,33", "model.atrous_rates=1,2,3,4", "train.label_weights=1,0.5")
+    config = changed(
+        "data.crop_size=17,33",
+        "model.atrous_rates=1,2,3,4",
+        "train.label_weights=1,0.5",
+        "data.eval_scales=1,0.1",
+    )
     assert config_io.from_dict(config_io.to_dict(config)) == config
     assert config_io.from_dict(json.loads(json.dumps(config_io.to_dict(config)))) == config
     assert config_io.from_dict({}) == Config()
@@ -249,6 +267,9 @@ def test_dict_and_json_round_trip() -> None:
         ({"train": {"label_weights": ["1"]}}, r"^train.label_weights: found '1', must be finite numbers"),
         ({"train": {"label_weights": 1.0}}, r"^train.label_weights: found '1.0', must be finite numbers"),
         ({"data": {"images": None}}, r"^data.images: found 'None', must be text"),
+        ({"data": {"eval_scales": 1.0}}, r"^data.eval_scales: found '1.0', must be finite numbers"),
+        ({"data": {"eval_scales": ["1"]}}, r"^data.eval_scales: found '1', must be finite numbers"),
+        ({"data": {"eval_flip": 1}}, r"^data.eval_flip: found '1', must be true or false"),
         ({"train": {"mode": ["weakly"]}}, r"^train.mode: found 'weakly', must be one of"),
     ],
 )
@@ -270,6 +291,25 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert written["config"]["data"]["seed"] == 3
     assert written["versions"]["python"] == platform.python_version()
     assert set(written["versions"]) == {"python", "tensorflow", "tf_keras", "numpy", "pseudoseg_tf"}
+
+
+def test_load_for_evaluation(tmp_path: Path) -> None:
+    config = changed("data.eval_scales=0.5,1", "data.eval_flip=true")
+    config_io.save(tmp_path, "folder", config)
+    assert config_io.load_for_evaluation(tmp_path) == config
+    found = config_io.load_for_evaluation(tmp_path, [1, 2], False)
+    assert found == changed("data.eval_scales=1,2")
+    assert all(type(scale) is float for scale in found.data.eval_scales)
+    for scales, message in {
+        (): "found '', must be one or more factors, each greater than 0 and at most 4",
+        (1, 0): "found '1.0,0.0', must be one or more",
+        (-1,): "found '-1.0', must be one or more",
+        (5.0,): "found '5.0', must be one or more",
+        ("1",): "found '1', must be finite numbers",
+        (float("nan"),): "found 'nan', must be finite numbers",
+    }.items():
+        with pytest.raises(UserError, match=f"^data.eval_scales: {message}"):
+            config_io.load_for_evaluation(tmp_path, scales)
 
 
 def test_run_goes_on_only_under_its_own_configuration(tmp_path: Path) -> None:

@@ -56,26 +56,28 @@ def batches(canvas: int) -> tf.data.Dataset:
     return tf.data.Dataset.from_generator(generate, output_signature=signature).batch(2 if canvas else 1)
 
 
-def expected(eval_size: tuple[int, int]) -> dict[str, Any]:
+def expected(eval_size: tuple[int, int], scales: tuple[float, ...], flip: bool) -> dict[str, Any]:
     model, metrics = NeverModel(), SegmentationMetrics(4)
     for image, labels in examples():
-        _, probabilities = predict(model, tf.constant(image[None]), eval_size)
+        _, probabilities = predict(model, tf.constant(image[None]), eval_size, scales=scales, flip=flip)
         metrics.update(labels[None], probabilities)
     return metrics.result(INFO.class_names)
 
 
 @pytest.mark.parametrize("canvas", [0, 49])
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(
+    ("devices", "scales", "flip"), [(1, (1.0,), False), (2, (1.0,), False), (2, (0.5, 1.0, 1.25), True)]
+)
 def test_evaluation_equals_a_loop_over_images(
-    canvas: int, devices: int, two_replicas: tf.distribute.Strategy
+    canvas: int, devices: int, scales: tuple[float, ...], flip: bool, two_replicas: tf.distribute.Strategy
 ) -> None:
     strategy = two_replicas if devices == 2 else tf.distribute.OneDeviceStrategy("CPU:0")
     with strategy.scope():
         model = NeverModel()
-    evaluator = Evaluator(model, batches(canvas), INFO, len(SIZES), strategy, (canvas, canvas))
+    evaluator = Evaluator(model, batches(canvas), INFO, len(SIZES), strategy, (canvas, canvas), scales, flip)
     scalars = evaluator.evaluate(tf.constant(-1))
 
-    wanted = expected((canvas, canvas))
+    wanted = expected((canvas, canvas), scales, flip)
     assert json.loads(json.dumps(evaluator.result)) == evaluator.result
     assert evaluator.result["images"] == len(SIZES)
     assert evaluator.result["iou"]["never"] is None
@@ -95,7 +97,9 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_evaluate_writes_the_metrics_of_a_checkpoint_on_one_device_and_two(run_dir: str) -> None:
     result = evaluate(run_dir, "best")
-    assert list(result) == ["miou", "pixel_accuracy", "ece", "iou", "images", "step", "checkpoint"]
+    scores = ["miou", "pixel_accuracy", "ece", "iou"]
+    assert list(result) == [*scores, "images", "step", "checkpoint", "scales", "flip"]
+    assert result["scales"] == [1.0] and result["flip"] is False
     assert list(result["iou"]) == list(CLASS_NAMES)
     assert result["images"] == len(SIZES) and result["step"] == STEP
     assert result["checkpoint"].endswith(f"best/ckpt-{STEP}")
@@ -112,7 +116,23 @@ def test_evaluate_writes_the_metrics_of_a_checkpoint_on_one_device_and_two(run_d
     assert shared.pop("iou") == result["iou"]
     for name in ("miou", "pixel_accuracy", "ece"):
         np.testing.assert_allclose(shared.pop(name), result[name], rtol=1e-6)
-    assert shared == {"images": len(SIZES), "step": STEP}
+    assert shared == {"images": len(SIZES), "step": STEP, "scales": [1.0], "flip": False}
+
+
+def test_scales_and_flip_of_the_call_go_before_those_of_the_run(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, eval_size=(49, 49))
+    path = Path(run_dir, "config.json")
+    values = json.loads(path.read_text())
+    values["config"]["data"] |= {"eval_scales": [0.5, 1], "eval_flip": True}
+    path.write_text(json.dumps(values))
+    careful = evaluate(run_dir)
+    assert careful["scales"] == [0.5, 1.0] and careful["flip"] is True
+    quick = evaluate(run_dir, scales=(0.5,), flip=False)
+    assert quick["scales"] == [0.5] and quick["flip"] is False
+    assert json.loads(Path(run_dir, "metrics.json").read_text()) == quick
+    assert quick["miou"] != careful["miou"]
+    with pytest.raises(UserError, match=r"^data.eval_scales: found '0.0'"):
+        evaluate(run_dir, scales=[0])
 
 
 def test_evaluate_refuses_other_classes_than_the_run_has(run_dir: str) -> None:

@@ -60,6 +60,31 @@ def test_exported_model_equals_evaluation_at_any_size(run_dir: str, predictor: P
         assert sure.mean() > 0.99
 
 
+def test_exported_model_has_the_labels_of_evaluation_with_scales_and_flip(
+    run_dir: str, tmp_path: Path
+) -> None:
+    options = {"scales": (0.5, 1.75), "flip": True}
+    export(run_dir, str(tmp_path / "model"), **options)
+    model = create_model(config_io.load(run_dir), len(CLASS_NAMES))
+    restore_model(run_dir, "best", model)
+    predictor = Predictor(tmp_path / "model")
+
+    # As in evaluation: compiled, and of images that are padded to the canvas already.
+    @tf.function
+    def evaluated(padded: tf.Tensor, sizes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return predict(model, padded, EVAL_SIZE, sizes, **options)
+
+    for height, width in SIZES:
+        image = random_images(1, height, width)
+        padded = np.pad(image, [(0, 0), (0, 33 - height), (0, 49 - width), (0, 0)])
+        labels, probabilities = evaluated(tf.constant(padded), tf.constant([[height, width]]))
+        found = predictor(image)
+        np.testing.assert_array_equal(found.labels, labels[:, :height, :width])
+        np.testing.assert_allclose(found.probabilities, probabilities[:, :height, :width], atol=1e-5)
+        mirrored = predictor(image[:, :, ::-1])
+        np.testing.assert_array_equal(mirrored.probabilities, found.probabilities[:, :, ::-1])
+
+
 def test_exported_model_loads_without_this_package(
     exported: Path, predictor: Predictor, tmp_path: Path
 ) -> None:
@@ -105,6 +130,8 @@ def test_a_failed_export_leaves_nothing(
 ) -> None:
     with pytest.raises(UserError, match="found 'newest', allowed: last, best"):
         export(run_dir, str(tmp_path / "model"), "newest")
+    with pytest.raises(UserError, match=r"^data.eval_scales: found '-1.0'"):
+        export(run_dir, str(tmp_path / "model"), scales=[-1])
 
     def half_written(module: tf.Module, path: str, signatures: object) -> None:
         Path(path).mkdir()

@@ -330,7 +330,8 @@ def _program(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
 
 def test_train_kill_resume_evaluate_export_predict(folder: Path, tmp_path: Path) -> None:
     run_dir, model_dir, out = tmp_path / "run", tmp_path / "model", tmp_path / "out"
-    config = small_config(folder)
+    # Scales and flip of the run hold in training, evaluation and export alike.
+    config = config_io.apply_overrides(small_config(folder), ["data.eval_scales=0.75", "data.eval_flip=true"])
     overrides = [
         f"--set={key}={config_io.as_text(value)}"
         for key, value in config_io.flatten(config).items()

@@ -17,7 +17,7 @@ from pseudoseg_tf.config import Config, DataConfig, ModelConfig, TrainConfig
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL
 from pseudoseg_tf.files import write_json
-from pseudoseg_tf.nn.model import build_model
+from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 
 CLASS_NAMES = ("background", "cat", "dog")
 # Height and width of the validation images.
@@ -43,6 +43,16 @@ class TinyModel(tf_keras.Model):
         return self.convolution(images)
 
 
+def resize_plainly(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear with aligned corners: row i of [B, H, W, C] is read at i * (in - 1) / (out - 1). float64."""
+
+    def weights(rows: int, out: int) -> np.ndarray:
+        at = np.arange(out)[:, None] * (rows - 1) / max(1, out - 1)
+        return np.maximum(0, 1 - np.abs(at - np.arange(rows)))
+
+    return np.einsum("yh,xw,bhwc->byxc", weights(x.shape[1], size[0]), weights(x.shape[2], size[1]), x)
+
+
 def random_images(*shape: int, seed: int = 1) -> np.ndarray:
     """uint8 [..., 3]."""
     return np.random.default_rng(seed).integers(0, 256, [*shape, 3]).astype(np.uint8)
@@ -54,6 +64,13 @@ def random_labels(*shape: int, seed: int = 2) -> np.ndarray:
     return np.where(rng.random(shape) < 0.1, IGNORE_LABEL, rng.integers(0, len(CLASS_NAMES), shape)).astype(
         np.uint8
     )
+
+
+def decide(model: PseudoSegModel) -> None:
+    """Changes the weights of a new network, whose logits are all but equal: the argmax would be left to rounding."""
+    random = np.random.default_rng(0)
+    for variable in model.head.trainable_variables:
+        variable.assign_add(random.normal(scale=0.5, size=variable.shape))
 
 
 def make_run(directory: Path, eval_size: tuple[int, int] = (0, 0)) -> str:
@@ -88,10 +105,7 @@ def make_run(directory: Path, eval_size: tuple[int, int] = (0, 0)) -> str:
     info = open_sources(config.data, "supervised").info
     write_json(os.path.join(run_dir, "dataset.json"), info.to_json())
     model = build_model(info.num_classes, **dataclasses.asdict(config.model))
-    # Fresh logits are all but equal, which would leave the argmax to rounding.
-    random = np.random.default_rng(0)
-    for variable in model.head.trainable_variables:
-        variable.assign_add(random.normal(scale=0.5, size=variable.shape))
+    decide(model)
     saved = tf.train.Checkpoint(step=tf.Variable(STEP, dtype=tf.int64), model=model)
     for which in ("last", "best"):
         manager = tf.train.CheckpointManager(saved, checkpoint_directory(run_dir, which), max_to_keep=1)

@@ -35,6 +35,7 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
     passes = _passes(config)
     cost = sum(images * each for images, _, each in passes)
     height, width = data.crop_size
+    passes_to_score = (1 + data.eval_flip) * sum(scale**2 for scale in data.eval_scales)
 
     paragraphs = [
         f"{group}: " + " ".join(f"{name}={as_text(value)}" for name, value in values.items())
@@ -53,7 +54,8 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
                 "note: the masks of unlabeled images score the pseudo labels; nothing learns from them"
             )
     paragraphs += [
-        f"val: {len(sources.val)} images, scored {-(-train.steps // train.evaluate_every)} times",
+        f"val: {len(sources.val)} images, scored {-(-train.steps // train.evaluate_every)} times"
+        + (f", each worth {passes_to_score:g} forward passes" if passes_to_score != 1 else ""),
         *(f"note: {note}" for note in sources.notes),
         *(["first weights: downloaded, unless they are there"] if config.init.weights == "imagenet" else []),
         f"model: {config.model.backbone}, {model.count_params() / 1e6:.2f} million parameters",
