@@ -78,6 +78,7 @@ _SHARED = (
     "pseudo.weight=0.5",
     "pseudo.weak_inference=true",
     "pseudo.strong_statistics=false",
+    "pseudo.repeat_statistics=false",
 )
 
 

@@ -28,7 +28,7 @@ def folder() -> Config:
 
 
 def shapes() -> Config:
-    """Drawn scenes of textured objects, made on the spot: 20 of 600 labeled. Needs no download.
+    """Drawn scenes of textured objects, made on the spot: 20 of 2000 labeled. Needs no download.
 
     Starts from features that learned to name patterns (closeups.py). Everything is small. What differs from the
     paper, for a run of few steps: weak views are predicted in inference mode, only confident pixels are learned

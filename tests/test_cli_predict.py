@@ -33,7 +33,7 @@ def run(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
     [
         ("evaluate", [], "--run_dir: missing"),
         ("export", ["--run_dir=x"], "--out: missing"),
-        ("evaluate", ["--run_dir=x", "--scales="], "--scales: found '', must be finite numbers"),
+        ("evaluate", ["--run_dir=x", "--scales="], "--scales: found '', must be one or more factors"),
         ("evaluate", ["--run_dir=x", "--scales=1,big"], "--scales: found '1,big', must be finite numbers"),
         ("evaluate", ["--run_dir=x", "--scales=1,0"], "--scales: found '1,0', must be one or more factors"),
         ("export", ["--run_dir=x", "--out=x", "--scales=-1"], "--scales: found '-1', must be one or more"),
