@@ -189,7 +189,7 @@ class PseudoConfig:
     source: Literal["fused", "decoder", "sgc"] = "fused"
     # Weight of the decoder in the fusion; 1 - gamma goes to the SGC map.
     gamma: float = 0.5
-    # Sharpening temperature.
+    # Sharpening temperature of soft labels.
     temperature: float = 0.5
     # Soft labels, or one-hot of their argmax.
     soft: bool = True

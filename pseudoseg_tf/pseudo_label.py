@@ -92,9 +92,14 @@ def make_pseudo_label(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The pseudo label of the chosen source and its confidence.
 
+    Args:
+        temperature: of soft labels; hard ones are not sharpened, which would not change them.
+
     Returns:
-        label [B, h, w, C], soft or one-hot; confidence [B, h, w], the largest sharpened probability.
+        label [B, h, w, C], soft or one-hot; confidence [B, h, w], the largest (sharpened) probability.
     """
+    if not soft:
+        temperature = 1.0
     if source == "fused":
         soft_label = fuse(
             decoder_logits,

@@ -214,6 +214,17 @@ def create_schedule(train: TrainConfig) -> PolynomialDecay | StepDecay | SlowSta
     return schedule
 
 
+def model_gradient_multipliers(model: PseudoSegModel, train: TrainConfig) -> list[float]:
+    """Factors on the gradients of the model's trainable variables, in their order."""
+    return gradient_multipliers(
+        model.trainable_variables,
+        model.backbone.trainable_variables,
+        train.backbone_multiplier,
+        [*model.head.decoder.logits.trainable_variables, *model.classifier.trainable_variables],
+        train.last_layer_multiplier,
+    )
+
+
 class Trainer(orbit.StandardTrainer):
     """Runs steps on all replicas.
 
@@ -238,13 +249,7 @@ class Trainer(orbit.StandardTrainer):
         self._sources = sources
         self._across_replicas = _replica_sum if strategy.num_replicas_in_sync > 1 else steps.one_replica
         self._variables = model.trainable_variables
-        self._multipliers = gradient_multipliers(
-            self._variables,
-            model.backbone.trainable_variables,
-            config.train.backbone_multiplier,
-            [*model.head.decoder.logits.trainable_variables, *model.classifier.trainable_variables],
-            config.train.last_layer_multiplier,
-        )
+        self._multipliers = model_gradient_multipliers(model, config.train)
         unlabeled = config.train.mode != "supervised"
         names = ["total", "supervised", "decay"]
         names += ["consistency", "classification", "attention"] if unlabeled else []
