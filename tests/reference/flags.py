@@ -114,4 +114,6 @@ def configuration(flags: Sequence[str]) -> Config:
             raise ValueError(f"--{name}: an unknown flag; say in tests/reference/flags.py what it changes")
     overrides.append(f"model.backbone={backbone}")
     # All images pass through the network as they are.
-    return config_io.apply_overrides(Config(), [*overrides, "model.aspp_keep_prob=1", "model.classifier_keep_prob=1"])
+    return config_io.apply_overrides(
+        Config(), [*overrides, "model.aspp_keep_prob=1", "model.classifier_keep_prob=1"]
+    )

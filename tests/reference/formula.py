@@ -92,7 +92,9 @@ class Labeled(NamedTuple):
     valid: npt.NDArray[np.int32]
 
 
-def training_inputs(seed: int, crop: int = 97, batch: int = 2, classes: int = 21) -> tuple[Additional, Labeled]:
+def training_inputs(
+    seed: int, crop: int = 97, batch: int = 2, classes: int = 21
+) -> tuple[Additional, Labeled]:
     """Both batches of a step. [batch, crop, crop, 3] images, [batch, crop, crop] labels and masks."""
     random = np.random.RandomState(_TRAINING + seed)
     additional, labeled = [], []

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from pseudoseg_tf import losses, steps
+from pseudoseg_tf import steps
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.inference import predict
 from pseudoseg_tf.nn import sgc
@@ -20,7 +20,7 @@ from pseudoseg_tf.nn.layers import BatchNorm, resize_align_corners, resize_mask
 from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.nn.pyramid import pyramid_logits
 from pseudoseg_tf.nn.tf1_names import tf1_names
-from pseudoseg_tf.pseudo_label import fuse, make_pseudo_label
+from pseudoseg_tf.pseudo_label import make_pseudo_label
 from pseudoseg_tf.train import (
     create_model,
     create_optimizer,
@@ -88,8 +88,8 @@ def forward(model: PseudoSegModel, pixels: Array) -> Quantities:
     for scale in (0.5, 0.75, 1.5, 2.0):
         quantities[f"logits_scale_{scale}"] = lambda scale=scale: pyramid_logits(model, images, [scale])
         for merge in ("max", "average"):
-            quantities[f"logits_pyramid_{scale}_1.0_{merge}"] = lambda scale=scale, merge=merge: pyramid_logits(
-                model, images, [scale, 1.0], merge
+            quantities[f"logits_pyramid_{scale}_1.0_{merge}"] = lambda scale=scale, merge=merge: (
+                pyramid_logits(model, images, [scale, 1.0], merge)
             )
     for name, values in end_points(model, images).items():
         step = 1 if values.shape[1] <= 13 else 4
@@ -137,8 +137,8 @@ class Call(NamedTuple):
 
 
 @contextlib.contextmanager
-def recorded(owner: Any, name: str, bound: bool = True) -> Iterator[list[Call]]:
-    """Within it, calls of ``owner.name`` are noted; ``bound``: the owner is not handed on."""
+def recorded(owner: Any, name: str) -> Iterator[list[Call]]:
+    """Within it, calls of ``owner.name`` are noted."""
     function, calls = getattr(owner, name), []
 
     def record(*arguments: Any, **options: Any) -> Any:
@@ -229,7 +229,9 @@ def training_step(config: Config, seed: int) -> Step:
             quantities[f"{part}:{name}"] = lambda v=values: v
             quantities[f"{part}:{name}:axis-2_every_32"] = lambda v=values: v[..., ::32, :]
     quantities |= _batch_norm_quantities(model, updates, before)
-    return Step(quantities, {name: float(np.linalg.norm(each.astype(np.float64))) for name, each in of_name.items()})
+    return Step(
+        quantities, {name: float(np.linalg.norm(each.astype(np.float64))) for name, each in of_name.items()}
+    )
 
 
 @contextlib.contextmanager
@@ -293,9 +295,7 @@ def _weak_quantities(
         "max_att_prob_weak": softmax_of_attention,
         "max_prob_avg": lambda: fused(1.0),
         "max_prob_avg_t": lambda: fused(pseudo.temperature),
-        "pseudo_label": lambda: (
-            branch.pseudo_label if pseudo.soft else tf.argmax(branch.pseudo_label, -1)
-        ),
+        "pseudo_label": lambda: branch.pseudo_label if pseudo.soft else tf.argmax(branch.pseudo_label, -1),
         "valid_mask": lambda: (at_decoder * confident)[..., tf.newaxis],
     }
 
@@ -345,20 +345,20 @@ def _batch_norm_quantities(
     model: PseudoSegModel, updates: Mapping[int, Sequence[tuple[Array, Array]]], before: Mapping[str, Array]
 ) -> Quantities:
     quantities: Quantities = {}
-    variables = tf1_names(model)
-    owners = {
-        variable.ref(): (layer, index)
-        for layer in model.submodules
-        if isinstance(layer, BatchNorm)
-        for index, variable in enumerate((layer.moving_mean, layer.moving_variance))
-    }
-    for name, variable in variables.items():
-        if variable.ref() in owners:
-            layer, index = owners[variable.ref()]
-            values = np.stack([update[index] for update in updates[id(layer)]])
-            old = before[name]
-            from_old = old - sum((old - value) * np.float32(1.0 - layer._decay) for value in values)
-            quantities[f"bn:{name}:batch_values"] = lambda v=values: v
-            quantities[f"bn:{name}:sequential"] = lambda v=variable: v
-            quantities[f"bn:{name}:all_from_old"] = lambda v=from_old: v
+    for name, (layer, index) in moving_statistics(model).items():
+        values = np.stack([update[index] for update in updates[id(layer)]])
+        old = before[name]
+        from_old = old - sum((old - value) * np.float32(1.0 - layer._decay) for value in values)
+        moved = (layer.moving_mean, layer.moving_variance)[index]
+        quantities[f"bn:{name}:batch_values"] = lambda v=values: v
+        quantities[f"bn:{name}:sequential"] = lambda v=moved: v
+        quantities[f"bn:{name}:all_from_old"] = lambda v=from_old: v
     return quantities
+
+
+def moving_statistics(model: PseudoSegModel) -> dict[str, tuple[BatchNorm, int]]:
+    """Name of each moving statistic -> its batch norm, and 0 for the mean or 1 for the variance."""
+    layers = [layer for layer in model.submodules if isinstance(layer, BatchNorm)]
+    owners = {layer.moving_mean.ref(): (layer, 0) for layer in layers}
+    owners |= {layer.moving_variance.ref(): (layer, 1) for layer in layers}
+    return {name: owners[v.ref()] for name, v in tf1_names(model).items() if v.ref() in owners}
