@@ -3,9 +3,11 @@
 A scene is a noisy, softly lit background with one to three textured objects that may hide one another,
 and now and then an untextured object that counts as background. What tells a class is its *pattern*
 (stripes, checks, dots, ...) alone: colors, orientation, scale, phase, duty and outline are random for every
-object. A network must learn what a pattern looks like, which a few labeled pictures teach badly and many teach well.
+object, and over the whole scene lies haze of any thickness and color. A network must learn what a pattern looks
+like in any light, which a few labeled pictures teach badly and many teach well.
 
-A close-up is one object of one pattern, with the name of the pattern for a label: what ImageNet is to photographs.
+A close-up is one object of one pattern in clear air, with the name of the pattern for a label: what ImageNet is to
+photographs.
 
 Lengths are in *units* of 1/96 of the picture's side: `size` changes the sharpness of a scene, not its
 content. Pictures in the making are planar, [3, size, size]: a factor for each pixel then applies to all
@@ -20,15 +22,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-CLASS_NAMES: tuple[str, ...] = ("background", "stripes", "checks", "dots", "blotches", "rings", "bricks")
-# What a close-up may show: a plain object, the patterns of the classes, and others.
-CLOSEUP_NAMES: tuple[str, ...] = (
-    "plain",
-    *CLASS_NAMES[1:],
-    "zigzag",
-    "grid",
-    "triangles",
-)
+CLASS_NAMES: tuple[str, ...] = ("background", "stripes", "checks", "dots", "blotches", "bricks")
 # One color per class; black background, the others far apart in hue.
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (0, 0, 0),
@@ -37,7 +31,6 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (70, 110, 230),
     (240, 190, 50),
     (190, 80, 200),
-    (70, 200, 210),
 )
 # Each split has its own stream of random numbers, so that no picture of one is a picture of another.
 SPLITS: tuple[str, ...] = ("train", "val")
@@ -59,7 +52,7 @@ def draw_example(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Draws one picture and its mask.
 
-    Within each block of as many consecutive indices as there are patterns (0-5, 6-11, ...) every class is the
+    Within each block of as many consecutive indices as there are patterns (0-4, 5-9, ...) every class is the
     main object of one picture, so the first few examples of a split always show all classes.
 
     Args:
@@ -80,7 +73,8 @@ def draw_example(
     _check(seed, index, size)
     scene, pixels = _generator(seed, split, 0, index), _generator(seed, split, 1, index)
     classes = _classes_back_to_front(seed, split, index, scene)
-    return _draw(classes, _SCENE_RADII, _SCENE_MARGIN, size, scene, pixels)
+    surfaces = [CLASS_NAMES[label] if label else "plain" for label in classes]
+    return _draw(surfaces, _SCENE_RADII, _SCENE_MARGIN, size, scene, pixels, haze=True)
 
 
 def draw_closeup(seed: int, index: int, size: int) -> tuple[npt.NDArray[np.uint8], int]:
@@ -95,7 +89,7 @@ def draw_closeup(seed: int, index: int, size: int) -> tuple[npt.NDArray[np.uint8
     _check(seed, index, size)
     kind = index % len(CLOSEUP_NAMES)
     scene, pixels = _generator(seed, "closeup", 0, index), _generator(seed, "closeup", 1, index)
-    image, _ = _draw([kind], _CLOSEUP_RADII, _CLOSEUP_MARGIN, size, scene, pixels)
+    image, _ = _draw([CLOSEUP_NAMES[kind]], _CLOSEUP_RADII, _CLOSEUP_MARGIN, size, scene, pixels, haze=False)
     return image, kind
 
 
@@ -107,21 +101,23 @@ def _check(seed: int, index: int, size: int) -> None:
 
 
 def _draw(
-    kinds: Sequence[int],
+    surfaces: Sequence[str],
     radii: tuple[float, float],
     margin: float,
     size: int,
     scene: np.random.Generator,
     pixels: np.random.Generator,
+    haze: bool,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Image and mask of objects of the given kinds, each in front of the ones before it.
+    """Image and mask of objects, each in front of the ones before it.
 
     Args:
-      kinds: 0 for a plain object, else the place of its pattern among the patterns, from 1.
+      surfaces: of each object, one of CLOSEUP_NAMES; those that are no class belong to the background.
       radii: least and greatest radius of an object in units.
       margin: least distance of an object's center from the border in units.
       scene, pixels: randomness; pixel noise has its own, for how much of it is drawn depends on ``size``, and
         the scene must not.
+      haze: draw it over the scene.
     """
     pixel = UNITS / size
     axis = (np.arange(size, dtype=np.float32) + 0.5) * np.float32(pixel)
@@ -131,21 +127,23 @@ def _draw(
     image = _background(size, scene)
     label = np.zeros((size, size), np.uint8)
     centers: list[Array] = []
-    for kind in kinds:
+    for name in surfaces:
         centers.append(_place(centers, margin, scene))
         distance = _outline(x - centers[-1][0], y - centers[-1][1], radii, scene)
         cover = _soft_step(-distance, pixel)
         surface = (
-            _textured_surface(x, y, _PATTERNS[kind - 1], pixel, scene)
-            if kind
+            _textured_surface(x, y, _PATTERNS[name], pixel, scene)
+            if name in _PATTERNS
             else _plain_surface(size, scene)
         )
         surface = surface * _relief(distance, light, pixel, scene)
         image *= 1 - _shadow(distance, light, pixel, scene)
         image += (surface - image) * cover
-        label[cover >= 0.5] = kind
+        label[cover >= 0.5] = CLASS_NAMES.index(name) if name in CLASS_NAMES else 0
 
     image *= _illumination(x, y, light, scene)
+    if haze:
+        image = _haze(image, scene)
     image = _camera(image, scene, pixels)
     levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return np.ascontiguousarray(levels.transpose(1, 2, 0)), label
@@ -368,18 +366,19 @@ def _triangles(u: Array, v: Array, period: float, soft: float, rng: np.random.Ge
     return _soft_step(above * side, soft)
 
 
-# In the order of CLOSEUP_NAMES[1:], which begins as CLASS_NAMES[1:].
-_PATTERNS: tuple[Pattern, ...] = (
-    _stripes,
-    _checks,
-    _dots,
-    _blotches,
-    _rings,
-    _bricks,
-    _zigzag,
-    _grid,
-    _triangles,
-)
+_PATTERNS: dict[str, Pattern] = {
+    "stripes": _stripes,
+    "checks": _checks,
+    "dots": _dots,
+    "blotches": _blotches,
+    "rings": _rings,
+    "bricks": _bricks,
+    "zigzag": _zigzag,
+    "grid": _grid,
+    "triangles": _triangles,
+}
+# What a close-up may show: a plain object, the patterns of the classes, and others.
+CLOSEUP_NAMES: tuple[str, ...] = ("plain", *_PATTERNS)
 
 
 # Surfaces and light
@@ -430,6 +429,13 @@ def _illumination(x: Array, y: Array, light: Array, rng: np.random.Generator) ->
     right, down = x / np.float32(UNITS / 2) - 1, y / np.float32(UNITS / 2) - 1
     slope = np.float32(rng.uniform(0, 0.3)) * (right * light[0] + down * light[1])
     return (1 + slope) * (1 - np.float32(rng.uniform(0, 0.2)) * (right * right + down * down))
+
+
+def _haze(image: Array, rng: np.random.Generator) -> Array:
+    """Haze over a scene [3, size, size], in light of another color than white."""
+    light = rng.uniform(0.45, 1.1, (3, 1, 1)).astype(np.float32)
+    thickness = np.float32(rng.uniform(0, 0.65))
+    return (image * (1 - thickness) + _random_color(rng) * thickness) * light
 
 
 def _camera(image: Array, scene: np.random.Generator, pixels: np.random.Generator) -> Array:
