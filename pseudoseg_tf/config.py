@@ -89,7 +89,7 @@ class DataConfig:
     name: str = ""
     data_dir: str = ""
     # Before anything else, training, evaluation and export resize images, and labels, until the smaller side
-    # has so many pixels; 0: off. Evaluation compares at that size; an exported model answers at the image's own.
+    # has so many pixels; 0: off. Evaluation compares at that size, an exported model answers at the image's.
     min_resize: int = 0
     # With min_resize: a larger side that would exceed this becomes this instead (0: no limit).
     max_resize: int = 0
