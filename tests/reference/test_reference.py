@@ -153,3 +153,22 @@ def test_files_that_belong_together(tmp_path: Path) -> None:
         failed_rows(tmp_path)
     (tmp_path / "augment.npz").unlink()
     assert failed_rows(tmp_path) == {"augment_meta.json": "there is no augment.npz that it belongs to"}
+
+
+def test_the_box_of_a_mirrored_crop(tmp_path: Path) -> None:
+    # Cut first and mirrored then; in set A CutOut covers all of the mirrored crops.
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 21, [37, 53], dtype=np.uint8)
+    valid = np.zeros([129, 129], np.uint8)
+    valid[:37, :53] = 1
+    valid[80 - 50 :, : 5 + 50] = 0
+    expected = np.where(valid > 0, np.pad(labels, [(0, 92), (0, 76)]), 255)
+    case = "pipeline:crop129_scale2_order0123_offset0_0_cut80_5_flip0.2:resnet_v1_50:strong_weak"
+    arrays = {
+        "in:image_u8": rng.integers(0, 256, [37, 53, 3], dtype=np.uint8),
+        "in:label": labels[..., np.newaxis],
+        f"{case}:label": expected[:, ::-1, np.newaxis],
+        f"{case}:valid": valid[:, ::-1, np.newaxis],
+    }
+    write_views(tmp_path, arrays)
+    assert not failed_rows(tmp_path)

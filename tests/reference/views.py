@@ -24,7 +24,7 @@ from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data import color, geometry
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.losses import image_labels_of
-from pseudoseg_tf.nn.model import PseudoSegModel, build_model
+from pseudoseg_tf.nn import model as nn_model
 from pseudoseg_tf.train import additional_batch, labeled_batch
 
 Array = npt.NDArray[Any]
@@ -364,9 +364,10 @@ _FAMILIES: dict[str, Callable[[Views, re.Match[str]], Any]] = {
 
 
 @functools.cache
-def _model(network: str) -> PseudoSegModel:
-    """For its normalization alone."""
-    return build_model(21, network, aspp_channels=1, decoder_channels=1, attention_dim=1)  # type: ignore
+def _model(network: str) -> nn_model.PseudoSegModel:
+    """For its normalization alone, so without variables, which would take seconds."""
+    with mock.patch.object(nn_model, "_make_variables"):
+        return nn_model.build_model(21, network)  # type: ignore[arg-type]
 
 
 def _pixels(network: str, image: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
