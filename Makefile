@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow lint types bench clean
+.PHONY: demo test test-slow test-reference lint types bench clean
 
 demo: .venv/.installed
 	$(BIN)/python -m pseudoseg_tf.demo
@@ -13,6 +13,11 @@ test: .venv/.installed
 
 test-slow: .venv/.installed
 	$(PYTEST) -n 2 -m "slow or not slow"
+
+# Where the reference's numbers are.
+SHARED ?= ../shared
+test-reference: .venv/.installed
+	$(BIN)/python -m tests.reference.compare --dir=$(SHARED)/reference/A
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

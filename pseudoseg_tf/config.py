@@ -88,6 +88,13 @@ class DataConfig:
     # tfds: builder name and data directory (empty: the TFDS default).
     name: str = ""
     data_dir: str = ""
+    # Before anything else, training, evaluation and export resize images, and labels, until the smaller side
+    # has so many pixels; 0: off. Evaluation compares at that size, an exported model answers at the image's.
+    min_resize: int = 0
+    # With min_resize: a larger side that would exceed this becomes this instead (0: no limit).
+    max_resize: int = 0
+    # With min_resize: sides are then rounded up to a multiple of this, plus 1, within max_resize (0: not).
+    resize_factor: int = 0
     # Training crop (height, width), each 16k+1.
     crop_size: tuple[int, int] = (513, 513)
     # Evaluation canvas (height, width), each 16k+1; 0,0: every image at its own size, one at a time.

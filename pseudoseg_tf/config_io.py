@@ -162,6 +162,14 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "init.weights", only_mobilenet, f"empty with model.backbone={model.backbone}"
 
     yield from _source_rules(config)
+    yield "data.min_resize", data.min_resize >= 0, "0 (images keep their size) or greater"
+    for name in ("max_resize", "resize_factor"):
+        value = getattr(data, name)
+        yield f"data.{name}", value >= 0, natural
+        yield f"data.{name}", data.min_resize > 0 or value == 0, "0 with data.min_resize=0"
+    least = max(data.min_resize, data.resize_factor + 1)
+    allowed = f"0 (no limit) or at least {least} (data.min_resize, and more than data.resize_factor)"
+    yield "data.max_resize", data.max_resize == 0 or data.max_resize >= least, allowed
     yield "data.crop_size", all(_fits_stride(size) for size in data.crop_size), _allowed_sizes(data.crop_size)
     whole = data.eval_size == (0, 0)
     eval_fits = whole or all(_fits_stride(size) for size in data.eval_size)

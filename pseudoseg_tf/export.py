@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from pseudoseg_tf import config_io
 from pseudoseg_tf.checkpoint import restore_model
+from pseudoseg_tf.data.geometry import range_size, resize_image
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import write_json
-from pseudoseg_tf.inference import predict, read_info
+from pseudoseg_tf.inference import labels_of, predict, read_info
 from pseudoseg_tf.train import create_model
 
 
@@ -29,6 +30,9 @@ def export(
     uint8 [B, H, W] and ``probabilities`` float32 [B, H, W, C]: padding, normalization, scales and mirrored
     passes, resize and softmax are inside and are those of evaluation. ``assets.extra/dataset.json`` holds
     class names and colors.
+
+    With ``data.min_resize`` an image is resized inside, as in evaluation, which compares at that size; here
+    the probabilities are then resized back to the image's own (bilinear, aligned corners).
 
     Args:
       run_dir: directory that ``train`` wrote.
@@ -54,9 +58,16 @@ def export(
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        own_size = tf.shape(images)[1:3]
+        if data.min_resize:
+            size = range_size(own_size, data.min_resize, data.max_resize, data.resize_factor)
+            images = resize_image(images, size)
         labels, probabilities = predict(
             model, images, data.eval_size, scales=data.eval_scales, flip=data.eval_flip
         )
+        if data.min_resize:
+            probabilities = resize_image(probabilities, own_size)
+            labels = labels_of(probabilities)
         return {"labels": labels, "probabilities": probabilities}
 
     # A plain module with the variables that prediction reads: saving the Keras model itself would add its

@@ -45,7 +45,7 @@ def predict(
 
     Args:
       model: called in inference mode.
-      images: uint8 [B, H, W, 3].
+      images: uint8 or float32 [B, H, W, 3] in [0, 255].
       minimum: smallest canvas (height, width); ``data.eval_size``.
       sizes: int32 [B, 2]: height and width of each image where ``images`` already holds padding. None: the
         images fill [H, W].
@@ -90,8 +90,12 @@ def predict(
         total += once
     # A graph would turn a division into this product; so it is the same outside of one.
     probabilities = total * (1.0 / (len(scales) * (2 if flip else 1)))
-    labels = tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
-    return labels, probabilities
+    return labels_of(probabilities), probabilities
+
+
+def labels_of(probabilities: tf.Tensor) -> tf.Tensor:
+    """The most probable class of each pixel: [B, H, W, C] -> uint8 [B, H, W]."""
+    return tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
 
 
 class Prediction(NamedTuple):

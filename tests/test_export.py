@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +15,17 @@ import tensorflow as tf
 
 from pseudoseg_tf import config_io
 from pseudoseg_tf.checkpoint import restore_model
+from pseudoseg_tf.data.decode import decode_image
+from pseudoseg_tf.data.pipeline import evaluation_dataset
+from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.evaluate import evaluate
 from pseudoseg_tf.export import export
+from pseudoseg_tf.files import read_json, write_json
 from pseudoseg_tf.inference import Predictor, predict
 from pseudoseg_tf.train import create_model
 from pseudoseg_tf.visualize import save_image
-from tests.tiny import CLASS_NAMES, SIZES, STEP, make_run, random_images
+from tests.tiny import CLASS_NAMES, SIZES, STEP, make_run, random_images, resize_plainly
 
 EVAL_SIZE = (33, 49)
 
@@ -185,3 +192,29 @@ def test_predictor_refuses_other_directories(exported: Path, run_dir: str, tmp_p
     )
     with pytest.raises(UserError, match="cannot be loaded"):
         Predictor(tmp_path)
+
+
+def test_exported_model_resizes_as_evaluation_does(run_dir: str, tmp_path: Path) -> None:
+    resized_run = tmp_path / "run"
+    shutil.copytree(run_dir, resized_run)
+    written = read_json(resized_run / "config.json")
+    written["config"]["data"] |= {"min_resize": 20, "max_resize": 33, "resize_factor": 8}
+    write_json(resized_run / "config.json", written)
+    config = config_io.load(resized_run)
+    model = create_model(config, len(CLASS_NAMES))
+    restore_model(str(resized_run), "best", model)
+    export(str(resized_run), str(tmp_path / "model"))
+    predictor = Predictor(tmp_path / "model")
+
+    val = open_sources(config.data, "supervised").val
+    dataset = evaluation_dataset(val, dataclasses.replace(config.data, eval_batch=1), len(CLASS_NAMES))
+    for index, batch in enumerate(dataset):
+        _, evaluated = predict(model, batch["image"], EVAL_SIZE, batch["size"])
+        height, width = batch["size"][0].numpy()
+        assert height % 8 == width % 8 == 1
+        # Evaluation resizes the labels, too; a user has none and wants the image's own size.
+        expected = resize_plainly(evaluated[:, :height, :width].numpy(), SIZES[index])[0]
+        found = predictor(decode_image(val.read(index).image, "image"))
+        np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+        np.testing.assert_array_equal(found.labels, np.argmax(found.probabilities, -1))
+    assert evaluate(str(resized_run), "best")["images"] == len(SIZES)

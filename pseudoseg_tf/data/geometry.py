@@ -1,5 +1,7 @@
 """The weak view: scale, pad, crop and flip of an image with its labels; and the padding of evaluation.
 
+Before either, images may be resized to a range of sizes.
+
 The reference resizes the whole image (antialiased, half-pixel centers), pads it at the bottom and right and
 cuts the crop out. Here the three are one sampling of exactly the crop, so the cost does not grow with the
 scale and the scaled image never exists. All random numbers come in as `GeometryDraws`.
@@ -29,6 +31,63 @@ class GeometryDraws(NamedTuple):
     scaled_size: tf.Tensor
     offset: tf.Tensor
     flip: tf.Tensor
+
+
+def range_size(image_size: tf.Tensor, minimum: int, maximum: int = 0, factor: int = 0) -> tf.Tensor:
+    """Returns the size that `resize_to_range` gives an image, as int32 [2], each side at least 1.
+
+    Both sides keep their proportion: the smaller one becomes `minimum`, unless the larger one would then
+    exceed `maximum`; in that case the larger one becomes `maximum`.
+
+    Args:
+        image_size: int32 [2], height and width.
+        minimum: of the smaller side; greater than 0.
+        maximum: of the larger side; 0 for none.
+        factor: each side is then rounded up to a multiple of it, plus one; `maximum` counts as the largest
+            such number that it reaches. 0: sides stay as they are.
+    """
+    if maximum and factor:
+        maximum -= (maximum - 1) % factor
+    sides = tf.cast(image_size, tf.float32)
+
+    # In float32 and cut off, as in the reference: where the product falls below an integer, a side is one
+    # pixel short of `minimum` or `maximum`.
+    def scaled(side: tf.Tensor, target: int) -> tf.Tensor:
+        return tf.cast(tf.floor(sides * (tf.cast(target, tf.float32) / side)), tf.int32)
+
+    size = scaled(tf.reduce_min(sides), minimum)
+    if maximum:
+        size = tf.where(tf.reduce_max(size) > maximum, scaled(tf.reduce_max(sides), maximum), size)
+    size = tf.maximum(size, 1)
+    return size + (1 - size) % factor if factor else size
+
+
+def resize_image(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Resizes images [B, h, w, C] to `size`, int32 [2]: bilinear, aligned corners, float32 not rounded."""
+    return tf.raw_ops.ResizeBilinear(images=images, size=size, align_corners=True)
+
+
+def resize_to_range(
+    image: tf.Tensor, labels: tf.Tensor, minimum: int, maximum: int = 0, factor: int = 0
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Resizes one example to the size of `range_size`.
+
+    Args:
+        image: uint8 or float32 [h, w, 3].
+        labels: uint8 [h, w].
+        minimum: see `range_size`, as are the next two.
+        maximum: 0 for none.
+        factor: 0 for none.
+
+    Returns:
+        The image float32 [H, W, 3], bilinear and not rounded; the labels uint8 [H, W], each from the nearest
+        pixel. Both with aligned corners.
+    """
+    height, width = tf.unstack(tf.shape(labels))
+    size = range_size(tf.shape(labels), minimum, maximum, factor)
+    rows, _ = _nearest(height, size[0], 0, size[0])
+    columns, _ = _nearest(width, size[1], 0, size[1])
+    return resize_image(image[tf.newaxis], size)[0], tf.gather(tf.gather(labels, rows), columns, axis=1)
 
 
 def scale_factors(min_scale: float, max_scale: float, scale_step: float) -> np.ndarray:
@@ -102,7 +161,7 @@ def weak_view(
     """Makes the weak view of one example.
 
     Args:
-        image: uint8 [h, w, 3].
+        image: uint8 or float32 [h, w, 3].
         labels: uint8 [h, w].
         draws: the random numbers.
         crop_size: height and width (H, W) of the view.
@@ -122,7 +181,9 @@ def weak_view(
     return tf.cond(draws.flip, lambda: tuple(tf.reverse(part, axis=[1]) for part in view), lambda: view)
 
 
-def _nearest(size: tf.Tensor, scaled: tf.Tensor, offset: tf.Tensor, crop: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _nearest(
+    size: tf.Tensor, scaled: tf.Tensor, offset: int | tf.Tensor, crop: int | tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns, along one axis, the source index (int32 [crop]) of each crop position, and whether it is inside."""
     target = tf.range(crop) + offset
     # In float32 and with halves rounded up, as TensorFlow's nearest-neighbor kernel does: other arithmetic
@@ -151,13 +212,13 @@ def evaluation_view(
     """Pads one example at the bottom and right.
 
     Args:
-        image: uint8 [h, w, 3].
+        image: uint8 or float32 [h, w, 3].
         labels: uint8 [h, w].
         canvas: height and width (H, W) to pad to, at least those of the image: ints for a static shape, or an
             int32 [2].
 
     Returns:
-        The image uint8 [H, W, 3], 0 in the padding, and the labels uint8 [H, W], `IGNORE_LABEL` there.
+        The image in its dtype [H, W, 3], 0 in the padding, and the labels uint8 [H, W], `IGNORE_LABEL` there.
     """
     shape = canvas if isinstance(canvas, tuple) else (None, None)
     bottom, right = tf.unstack(canvas - tf.shape(labels))

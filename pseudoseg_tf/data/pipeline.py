@@ -15,7 +15,13 @@ import tensorflow as tf
 
 from pseudoseg_tf.data.color import strong_draws
 from pseudoseg_tf.data.decode import decode_record
-from pseudoseg_tf.data.geometry import evaluation_view, geometry_draws, padded_size, weak_view
+from pseudoseg_tf.data.geometry import (
+    evaluation_view,
+    geometry_draws,
+    padded_size,
+    resize_to_range,
+    weak_view,
+)
 from pseudoseg_tf.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,22 +81,31 @@ def evaluation_dataset(
 
     Args:
         source: the records.
-        data: canvas and batch size; with `eval_size` (0, 0) each image has its own canvas, in a batch of 1.
+        data: range of sizes, canvas and batch size; with `eval_size` (0, 0) each image has its own canvas, in
+            a batch of 1.
         num_classes: number of classes, background included.
         start: the record to begin with.
         shard: (n, i) keeps every n-th record from the i-th one on.
 
     Returns:
         A dataset of "image" uint8 [b, H, W, 3], "labels" uint8 [b, H, W] (255 in the padding), "size" int32
-        [b, 2] (height and width without the padding) and "index" int64 [b] (position in the source). The last
-        batch may be smaller. Reading an image larger than the canvas raises UserError.
+        [b, 2] (height and width without the padding) and "index" int64 [b] (position in the source). With
+        `min_resize`, image, labels and size are those after the resize, as in the reference, and the image is
+        float32, not rounded. The last batch may be smaller. Reading an image larger than the canvas raises
+        UserError.
     """
     canvas = data.eval_size if any(data.eval_size) else None
 
     def example(index: tf.Tensor) -> Example:
-        image, labels, _ = _read(source, num_classes, index, canvas)
+        image, labels, _ = _read(source, num_classes, index)
+        image, labels = _resized(image, labels, data)
         size = tf.shape(labels)
-        image, labels = evaluation_view(image, labels, padded_size(size, 0) if canvas is None else canvas)
+        if canvas is None:
+            image, labels = evaluation_view(image, labels, padded_size(size, 0))
+        else:
+            size = _checked_size(source, index, size, canvas)
+            with tf.control_dependencies([size]):
+                image, labels = evaluation_view(image, labels, canvas)
         return {"image": image, "labels": labels, "size": size, "index": index}
 
     indices = tf.data.Dataset.range(start, len(source)).shard(*shard)
@@ -130,7 +145,7 @@ def training_example(source: Source, data: DataConfig, name: str, counter: tf.Te
 
     Args:
         source: the records of the stream.
-        data: crop size, augmentation and seed.
+        data: range of sizes, crop size, augmentation and seed.
         name: "labeled" or "unlabeled"; the latter adds the draws of the strong view.
         counter: int64 [], number of the example since step 0.
     """
@@ -140,6 +155,7 @@ def training_example(source: Source, data: DataConfig, name: str, counter: tf.Te
 
     index = _shuffled(counter, len(source), order_seed)
     image, labels, image_labels = _read(source, source.info.num_classes, index)
+    image, labels = _resized(image, labels, data)
     draws = geometry_draws(
         geometry_seed, tf.shape(labels), data.crop_size, data.min_scale, data.max_scale, data.scale_step
     )
@@ -165,18 +181,40 @@ def _shuffled(counter: tf.Tensor, length: int, seed: tf.Tensor) -> tf.Tensor:
     return tf.random.experimental.index_shuffle(counter % length, epoch_seed, last)
 
 
+def _resized(image: tf.Tensor, labels: tf.Tensor, data: DataConfig) -> tuple[tf.Tensor, tf.Tensor]:
+    """Brings an example to the range of sizes, as float32 image; without `min_resize` it stays as it is."""
+    if not data.min_resize:
+        return image, labels
+    return resize_to_range(image, labels, data.min_resize, data.max_resize, data.resize_factor)
+
+
+@tf.autograph.experimental.do_not_convert
+def _checked_size(source: Source, index: tf.Tensor, size: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
+    """Returns `size`, int32 [2]; running it raises UserError where that is larger than the canvas."""
+
+    def check(position: np.int64, sides: np.ndarray) -> np.ndarray:
+        height, width = map(int, sides)
+        if height > canvas[0] or width > canvas[1]:
+            enough = padded_size(height, canvas[0]), padded_size(width, canvas[1])
+            raise UserError(
+                f"{source.ids[int(position)]}: the image is {height}x{width} (height x width), larger than "
+                f"data.eval_size={canvas[0]},{canvas[1]}: set data.eval_size to at least "
+                f"{enough[0]},{enough[1]}, or to 0,0 to evaluate each image at its own size"
+            )
+        return sides
+
+    return tf.ensure_shape(tf.numpy_function(check, [index, size], tf.int32), [2])
+
+
 # AutoGraph would rewrite the readers and decoders called in here, which are plain Python.
 @tf.autograph.experimental.do_not_convert
-def _read(
-    source: Source, num_classes: int, index: tf.Tensor, largest: tuple[int, int] | None = None
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _read(source: Source, num_classes: int, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Reads and decodes one record inside a graph.
 
     Args:
         source: the records.
         num_classes: number of classes, background included.
         index: int64 [], position in the source.
-        largest: height and width that the image must not exceed.
 
     Returns:
         The image uint8 [h, w, 3], the labels uint8 [h, w], the image-level labels float32 [num_classes - 1].
@@ -185,14 +223,6 @@ def _read(
     def read(position: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         record = source.read(int(position))
         image, labels = decode_record(record, num_classes)
-        height, width = labels.shape
-        if largest and (height > largest[0] or width > largest[1]):
-            enough = padded_size(height, largest[0]), padded_size(width, largest[1])
-            raise UserError(
-                f"{record.id}: the image is {height}x{width} (height x width), larger than "
-                f"data.eval_size={largest[0]},{largest[1]}: set data.eval_size to at least "
-                f"{enough[0]},{enough[1]}, or to 0,0 to evaluate each image at its own size"
-            )
         image_labels = record.image_labels
         if image_labels is None:
             image_labels = np.full(num_classes - 1, -1)

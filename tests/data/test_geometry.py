@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pseudoseg_tf.data import geometry
 from pseudoseg_tf.data.specs import IGNORE_LABEL
+from tests.tiny import resize_plainly
 
 
 def random_example(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -156,6 +157,66 @@ def test_scaled_size_is_cut_to_an_integer_and_never_zero():
     np.testing.assert_array_equal(half, [18, 1])
 
 
+def range_size_in_numpy(size: tuple[int, int], minimum: int, maximum: int, factor: int) -> np.ndarray:
+    """The rule step by step, one float32 operation after the other."""
+    if maximum and factor:
+        maximum = (maximum - 1) // factor * factor + 1
+    sides = np.float32(size)
+    result = np.int32(sides * (np.float32(minimum) / sides.min()))
+    if maximum and result.max() > maximum:
+        result = np.int32(sides * (np.float32(maximum) / sides.max()))
+    result = np.maximum(result, 1)
+    return -(-(result - 1) // factor) * factor + 1 if factor else result
+
+
+@st.composite
+def ranges(draw):
+    """An image size, and limits that validation lets pass."""
+    size = draw(st.tuples(st.integers(1, 3000), st.integers(1, 3000)))
+    minimum, factor = draw(st.integers(1, 600)), draw(st.sampled_from([0, 1, 8, 16, 32, 47]))
+    maximum = draw(st.one_of(st.just(0), st.integers(max(minimum, factor + 1), 1200)))
+    return size, (minimum, maximum, factor)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(ranges())
+def test_sides_are_in_range(drawn):
+    size, (minimum, maximum, factor) = drawn
+    result = geometry.range_size(tf.constant(size), minimum, maximum, factor).numpy()
+    assert result.dtype == np.int32
+    np.testing.assert_array_equal(result, range_size_in_numpy(size, minimum, maximum, factor))
+    assert result.min() >= 1
+    if maximum:
+        assert result.max() <= maximum
+    if factor:
+        np.testing.assert_array_equal(result % factor, 1 % factor)
+    else:
+        # One pixel less where float32 falls short of the integer.
+        to_minimum, to_maximum = result.min() - minimum in (-1, 0), result.max() - maximum in (-1, 0)
+        assert to_minimum or to_maximum
+
+
+def test_sides_are_the_same_in_a_data_set():
+    sizes = np.random.default_rng(0).integers(1, 700, [200, 2]).astype(np.int32)
+    mapped = tf.data.Dataset.from_tensor_slices(sizes).map(lambda size: geometry.range_size(size, 24, 96, 8))
+    for size, found in zip(sizes, mapped.as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(found, range_size_in_numpy(tuple(size), 24, 96, 8))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.integers(1, 40), st.sampled_from([0, 8]))
+def test_resize_to_a_range_aligns_the_corners(size, minimum, factor):
+    image, labels = random_example(*size)
+    resized, resized_labels = geometry.resize_to_range(image, labels, minimum, 64, factor)
+    assert resized.dtype == tf.float32 and resized_labels.dtype == tf.uint8
+    expected_size = range_size_in_numpy(size, minimum, 64, factor)
+    np.testing.assert_allclose(resized, resize_plainly(image[None], expected_size)[0], atol=0.02)
+    nearest = tf.compat.v1.image.resize_nearest_neighbor(
+        labels[None, ..., None], expected_size, align_corners=True
+    )
+    np.testing.assert_array_equal(resized_labels, nearest[0, ..., 0])
+
+
 def test_padded_size_of_integers_and_tensors():
     sizes = [1, 2, 16, 17, 18, 33, 375, 500, 512, 513, 514]
     expected = [1, 17, 17, 17, 33, 33, 385, 513, 513, 513, 529]
@@ -218,3 +279,24 @@ def test_weak_view_is_the_reference(reference, name, scaled, offset, flip):
     np.testing.assert_array_equal(labels, expected("label")[..., 0])
     # uint8: up to half a level from rounding.
     np.testing.assert_allclose(image[valid > 0], expected("image")[valid > 0], atol=0.52)
+
+
+@pytest.mark.needs_shared
+@pytest.mark.parametrize(
+    ("limits", "size"),
+    [
+        ((64, 96, 16), (65, 81)),
+        ((64, 80, 0), (55, 80)),
+        ((30, 96, 16), (33, 49)),
+        # In exact arithmetic the height would be 24.
+        ((24, 0, 0), (23, 34)),
+        ((20, 48, 8), (25, 33)),
+    ],
+)
+def test_resize_to_a_range_is_the_reference(reference, limits, size):
+    image, labels = reference["in:image_u8"], reference["in:label"][..., 0]
+    resized, resized_labels = geometry.resize_to_range(image, labels, *limits)
+    assert resized.shape == (*size, 3)
+    name = "range:min_{}_max_{}_factor_{}:".format(*(limit or None for limit in limits))
+    np.testing.assert_allclose(resized, reference[name + "image"], atol=0.02)
+    np.testing.assert_array_equal(resized_labels, reference[name + "label"][..., 0])

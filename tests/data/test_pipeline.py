@@ -14,6 +14,7 @@ from PIL import Image
 
 from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data import color, pipeline
+from pseudoseg_tf.data.geometry import resize_to_range
 from pseudoseg_tf.data.sources import Sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, Record, voc_palette
 
@@ -302,3 +303,65 @@ def test_an_image_beyond_the_canvas_is_named_to_the_user():
     message = r"UserError: example-0: .* 40x20 .*data\.eval_size=33,33: set data\.eval_size to at least 49,33"
     with pytest.raises(tf.errors.OpError, match=message):
         take(pipeline.evaluation_dataset(source, data, 3), 1)
+
+
+RANGE = {"min_resize": 14, "max_resize": 25, "resize_factor": 4}
+
+
+def in_range(index: int) -> tuple[np.ndarray, np.ndarray]:
+    """`noise` after the resize, float32 and uint8."""
+    image, labels, _ = noise(index)
+    resized = resize_to_range(tf.constant(image), tf.constant(labels), *RANGE.values())
+    return resized[0].numpy(), resized[1].numpy()
+
+
+def test_training_resizes_before_the_weak_view():
+    data = dataclasses.replace(ONE_SCALE, **RANGE, crop_size=(33, 33))
+    source = MemorySource(4, noise)
+    for counter in range(4):
+        example = pipeline.training_example(source, data, "labeled", tf.constant(counter, tf.int64))
+        rows, columns = (int(np.sum(np.any(example["valid"], axis))) for axis in (1, 0))
+        image, labels = example["image"][:rows], example["labels"][:rows]
+        # The crop holds all of the image, as it is or mirrored.
+        found = [
+            index
+            for index in range(4)
+            for shown in (slice(columns), slice(-1, -columns - 1, -1))
+            if np.array_equal(in_range(index)[1], labels.numpy()[:, shown])
+            and np.max(np.abs(in_range(index)[0] - image.numpy()[:, shown])) < 0.51
+        ]
+        assert len(found) == 1
+        assert max(rows, columns) <= 25 and rows % 4 == columns % 4 == 1
+
+
+def test_scales_count_from_the_resized_image():
+    data = dataclasses.replace(DATA, **RANGE, crop_size=(65, 65), min_scale=2.0, max_scale=2.0)
+    source = MemorySource(1, noise)
+    example = pipeline.training_example(source, data, "labeled", tf.constant(0, tf.int64))
+    rows, columns = in_range(0)[1].shape
+    assert np.sum(example["valid"]) == 4 * rows * columns
+
+
+@pytest.mark.parametrize("eval_size", [(0, 0), (33, 33)])
+def test_evaluation_compares_at_the_resized_size(eval_size):
+    data = dataclasses.replace(DATA, **RANGE, eval_size=eval_size)
+    batches = take(pipeline.evaluation_dataset(MemorySource(4, noise), data, 3), 4)
+    for index, batch in enumerate(batches):
+        image, labels = in_range(index)
+        height, width = labels.shape
+        assert batch["size"].tolist() == [[height, width]]
+        assert batch["image"].dtype == np.float32 and batch["labels"].dtype == np.uint8
+        np.testing.assert_array_equal(batch["image"][0, :height, :width], image)
+        np.testing.assert_array_equal(batch["labels"][0, :height, :width], labels)
+        assert not np.any(batch["image"][0, height:]) and not np.any(batch["image"][0, :, width:])
+        assert np.sum(batch["labels"] != IGNORE_LABEL) == labels.size
+
+
+def test_the_canvas_must_hold_the_resized_image():
+    large = MemorySource(1, lambda _: (np.zeros([60, 80, 3], np.uint8), np.zeros([60, 80], np.uint8), None))
+    data = dataclasses.replace(DATA, eval_size=(33, 33), min_resize=24)
+    (batch,) = take(pipeline.evaluation_dataset(large, data, 3), 2)
+    assert batch["size"].tolist() == [[24, 32]]
+    message = r"UserError: example-0: the image is 30x40 .*set data\.eval_size to at least 33,49"
+    with pytest.raises(tf.errors.OpError, match=message):
+        take(pipeline.evaluation_dataset(large, dataclasses.replace(data, min_resize=30), 3), 1)

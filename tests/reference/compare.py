@@ -74,7 +74,11 @@ def main(argv: Sequence[str]) -> None:
     directory = Path(_DIR.value)
     if not directory.is_dir():
         raise UserError(f"--dir: {directory} is not a directory")
-    names = [name for name in file_names(directory) if re.search(_FILES.value, name)]
+    try:
+        wanted = re.compile(_FILES.value)
+    except re.error as error:
+        raise UserError(f"--files: {_FILES.value!r} is not a regular expression ({error})") from error
+    names = [name for name in file_names(directory) if wanted.search(name)]
     if not names:
         raise UserError(f"--files: no file in {directory} has a name with {_FILES.value!r}")
     failed = rounding = total = 0
@@ -364,14 +368,24 @@ def _compare_metrics(directory: Path, match: re.Match[str]) -> Iterator[Row]:
 
 
 def _compare_views(directory: Path, match: re.Match[str]) -> Iterator[Row]:
-    from tests.reference import views
+    from tests.reference.views import Views, is_input
 
     theirs = _arrays(directory / match[0])
-    yield from _rows("views", views.quantities(theirs), views.compared(theirs))
-    yield from (
-        Row(name, expected == found, note="" if expected == found else f"ours {found}, theirs {expected}")
-        for name, expected, found in views.sizes(theirs, _json(directory / "augment_meta.json"))
-    )
+    views = Views(theirs)
+    for name, values in theirs.items():
+        if is_input(name):
+            yield Row(name, True, values.shape, note="not compared: an input")
+            continue
+        for row in _rows("views", views.quantities, {name: values}):
+            yield dataclasses.replace(row, note=row.note or views.note(name))
+    for name, passed, note in views.facts(_json(directory / "augment_meta.json")):
+        yield Row(name, passed, note=note)
+
+
+def _compare_meta(directory: Path, match: re.Match[str]) -> Iterator[Row]:
+    """Its entries are compared with augment.npz."""
+    if not (directory / "augment.npz").is_file():
+        yield Row(match[0], False, note="there is no augment.npz that it belongs to")
 
 
 _KINDS: dict[str, Callable[[Path, re.Match[str]], Iterator[Row]]] = {
@@ -382,8 +396,7 @@ _KINDS: dict[str, Callable[[Path, re.Match[str]], Iterator[Row]]] = {
     r"schedule\.json": _compare_schedule,
     r"metrics\.json": _compare_metrics,
     r"augment\.npz": _compare_views,
-    # Compared with augment.npz.
-    r"augment_meta\.json": lambda directory, match: iter(()),
+    r"augment_meta\.json": _compare_meta,
 }
 
 

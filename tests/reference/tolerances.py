@@ -77,6 +77,8 @@ _STEP = [
 _VIEWS = [
     (r".*:(label|valid|is_flipped|image_is_fill)|cls_label:.*|eval:(label|valid)|pad:label.*|.*size", EXACT),
     (r"scale:set", absolute(0)),
+    # In [0, 1], where the others are in [0, 255].
+    (r"(colour|jitter):.*", absolute(0.02 / 255)),
     (r".*", absolute(0.02)),
 ]
 _RULES = {
