@@ -136,7 +136,7 @@ def test_color_tells_nothing_about_the_class() -> None:
 
 
 def test_closeups_take_turns_and_repeat() -> None:
-    assert CLOSEUP_NAMES[1 : KINDS + 1] == CLASS_NAMES[1:]
+    assert set(CLASS_NAMES[1:]) < set(CLOSEUP_NAMES)
     drawn = [draw_closeup(0, index, 96) for index in range(2 * len(CLOSEUP_NAMES))]
     assert [kind for _, kind in drawn] == list(range(len(CLOSEUP_NAMES))) * 2
     assert len({image.tobytes() for image, _ in drawn}) == len(drawn)
