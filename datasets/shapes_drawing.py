@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-CLASS_NAMES: tuple[str, ...] = ("background", "stripes", "checks", "dots", "blotches", "bricks")
+CLASS_NAMES: tuple[str, ...] = ("background", "stripes", "checks", "dots", "blotches", "rings", "bricks")
 # One color per class; black background, the others far apart in hue.
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (0, 0, 0),
@@ -31,6 +31,7 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (70, 110, 230),
     (240, 190, 50),
     (190, 80, 200),
+    (70, 200, 210),
 )
 # Each split has its own stream of random numbers, so that no picture of one is a picture of another.
 SPLITS: tuple[str, ...] = ("train", "val")
@@ -52,7 +53,7 @@ def draw_example(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Draws one picture and its mask.
 
-    Within each block of as many consecutive indices as there are patterns (0-4, 5-9, ...) every class is the
+    Within each block of as many consecutive indices as there are patterns (0-5, 6-11, ...) every class is the
     main object of one picture, so the first few examples of a split always show all classes.
 
     Args:
