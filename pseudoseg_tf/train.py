@@ -190,7 +190,7 @@ def create_model(config: Config, num_classes: int, log: Log | None = None) -> Ps
     finally:
         tf_keras.mixed_precision.set_global_policy(before)
     if log is not None and config.init.weights:
-        log(load_initial_weights(model, config.init.weights))
+        log(load_initial_weights(model, config.init.weights, config.init.last_layers))
     return model
 
 

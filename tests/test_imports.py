@@ -23,7 +23,7 @@ LAYERS = [
     ["files", "data.specs"],
     ["config_io", "data", "nn"],
     ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize"],
-    ["checkpoint", "steps"],
+    ["checkpoint", "steps", "tf1_checkpoint"],
     ["closeups", "comparison", "evaluate", "export", "inference", "train"],
     ["cli", "demo"],
 ]
