@@ -1,4 +1,4 @@
-"""Installs the package, its data set definitions as ``pseudoseg_tf.datasets``, and the four programs."""
+"""Installs the package, its data set definitions as ``pseudoseg_tf.datasets``, and the five programs."""
 
 import re
 from pathlib import Path
@@ -36,7 +36,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"pseudoseg-{program} = pseudoseg_tf.cli.{program}:run"
-            for program in ("train", "evaluate", "export", "predict")
+            for program in ("train", "evaluate", "export", "predict", "convert")
         ]
     },
 )

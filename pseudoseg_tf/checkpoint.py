@@ -1,40 +1,90 @@
-"""Weights in and out: first weights by Keras-Applications names, checkpoints of a run."""
+"""Weights in and out: first weights, checkpoints of a run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import h5py
 import numpy as np
 import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
+from pseudoseg_tf.config_io import has_keras_names
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.nn.mobilenet import MobileNetV1
 from pseudoseg_tf.nn.model import PseudoSegModel
+from pseudoseg_tf.optim import Adam, Momentum
+from pseudoseg_tf.tf1_checkpoint import (
+    Tf1Checkpoint,
+    VariableMapping,
+    load_variables,
+    map_variables,
+    read_variables,
+)
 
 _STEP_KEY = "step/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def load_initial_weights(model: PseudoSegModel, weights: str) -> str:
-    """Loads ImageNet weights into the backbone by Keras-Applications names ("conv_dw_1/depthwise_kernel").
+def load_initial_weights(model: PseudoSegModel, weights: str, last_layers: bool = False) -> str:
+    """Loads first weights: a TensorFlow 1 checkpoint, or arrays by Keras-Applications names.
 
     Args:
-        model: with a MobileNetV1 backbone.
-        weights: "imagenet" (tf_keras.applications downloads them), "closeups" (of this package, for the drawn images
-            and the width 0.25), or a .npz or .h5 file.
+        weights: the path of a TensorFlow 1 checkpoint (see ``Tf1Checkpoint``) of any backbone and, if it has
+            them, heads. Or, for the backbone MobileNetV1, names such as "conv_dw_1/depthwise_kernel":
+            "imagenet" (tf_keras.applications downloads them), "closeups" (of this package, for the drawn
+            images and the width 0.25), or a .npz or .h5 file.
+        last_layers: of a checkpoint with as many classes, also load the decoder's logits and the classifier.
 
     Returns:
-        One line: how many arrays were loaded, and which variables keep their random values.
+        One line: how many variables were loaded and skipped, and which keep their random values.
 
     Raises:
-        UserError: unreadable file, no array with a known name, another shape, another backbone.
+        UserError: unreadable file, no array with a known name, another shape, another backbone. No variable
+            has changed.
     """
+    if has_keras_names(weights):
+        return _load_keras_arrays(model, weights)
+    return _use_checkpoint(model, weights, last_layers, load_variables)
+
+
+def check_initial_weights(model: PseudoSegModel, weights: str, last_layers: bool = False) -> str:
+    """As ``load_initial_weights``, without changing the model or downloading: files can be read and fit.
+
+    Returns:
+        One line.
+
+    Raises:
+        UserError: a file is missing, or a checkpoint is damaged or does not fit.
+    """
+    if weights == "imagenet":
+        return "first weights: downloaded, unless they are there"
+    if has_keras_names(weights):
+        return f"first weights from {_existing_file(weights)}"
+    return _use_checkpoint(model, weights, last_layers, read_variables)
+
+
+def _use_checkpoint(
+    model: PseudoSegModel,
+    weights: str,
+    last_layers: bool,
+    use: Callable[[Tf1Checkpoint, VariableMapping], object],
+) -> str:
+    try:
+        checkpoint = Tf1Checkpoint(weights)
+        mapping = map_variables(checkpoint.shapes, model, last_layers=last_layers)
+        use(checkpoint, mapping)
+    except UserError as error:
+        raise UserError(f"init.weights: {error}") from error
+    return f"first weights from {checkpoint.path}: {mapping.summary()}"
+
+
+def _load_keras_arrays(model: PseudoSegModel, weights: str) -> str:
     if not isinstance(model.backbone, MobileNetV1):
         raise UserError(
-            f"init.weights: found {weights!r} with the backbone {model.backbone.name}, but Keras-Applications "
-            "has weights of mobilenet_v1 only; leave init.weights empty or take model.backbone=mobilenet_v1"
+            f"init.weights: found {weights!r} with the backbone {model.backbone.name}, but "
+            "Keras-Applications has weights of mobilenet_v1 only; name a TensorFlow 1 checkpoint, or take "
+            "model.backbone=mobilenet_v1"
         )
     arrays = _read_arrays(weights)
     variables = {_short_name(variable): variable for variable in model.backbone.variables}
@@ -82,12 +132,7 @@ def _read_arrays(weights: str) -> Mapping[str, np.ndarray]:
                 f"init.weights: imagenet: the download failed ({error}); give a .npz or .h5 file instead"
             ) from error
         return {_short_name(variable): variable.numpy() for variable in source.variables}
-    if weights == "closeups":
-        weights = os.path.join(os.path.dirname(__file__), "closeup_features.npz")
-    if not os.path.isfile(weights):
-        raise UserError(
-            f"init.weights: {weights}: no such file; give imagenet, closeups or a .npz or .h5 file"
-        )
+    weights = _existing_file(weights)
     try:
         if weights.endswith(".npz"):
             with np.load(weights, allow_pickle=False) as file:
@@ -104,6 +149,17 @@ def _read_arrays(weights: str) -> Mapping[str, np.ndarray]:
         return arrays
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise UserError(f"init.weights: {weights}: not a readable weights file ({error})") from error
+
+
+def _existing_file(weights: str) -> str:
+    if weights == "closeups":
+        weights = os.path.join(os.path.dirname(__file__), "closeup_features.npz")
+    if not os.path.isfile(weights):
+        raise UserError(
+            f"init.weights: {weights}: no such file; give imagenet, closeups, a .npz or .h5 file, or a "
+            "TensorFlow 1 checkpoint"
+        )
+    return weights
 
 
 def checkpoint_directory(run_dir: str, which: str) -> str:
@@ -132,11 +188,14 @@ def find_checkpoint(run_dir: str, which: str) -> str:
     return path
 
 
-def restore_model(run_dir: str, which: str, model: PseudoSegModel) -> tuple[int, str]:
+def restore_model(
+    run_dir: str, which: str, model: PseudoSegModel, optimizer: Momentum | Adam | None = None
+) -> tuple[int, str]:
     """Restores the weights of a run's checkpoint into ``model``.
 
     Args:
         which: "last", "best" or a path.
+        optimizer: built for ``model.trainable_variables``; its slots and step are restored, too.
 
     Returns:
         The step of the checkpoint and its path.
@@ -147,7 +206,10 @@ def restore_model(run_dir: str, which: str, model: PseudoSegModel) -> tuple[int,
     path = find_checkpoint(run_dir, which)
     try:
         step = int(tf.train.load_checkpoint(path).get_tensor(_STEP_KEY))
-        status = tf.train.Checkpoint(model=model).restore(path)
+        parts = {"model": model}
+        if optimizer is not None:
+            parts |= {"optimizer": optimizer, "step": optimizer.iterations}
+        status = tf.train.Checkpoint(**parts).restore(path)
         status.assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]

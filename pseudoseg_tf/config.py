@@ -62,9 +62,12 @@ class ModelConfig:
 class InitConfig:
     """Where the first weights come from."""
 
-    # Empty: random. "imagenet": tf_keras.applications downloads them. "closeups": of this package, for drawn
-    # images. Else a .npz or .h5 file with Keras-Applications names.
+    # Empty: random. A TensorFlow 1 checkpoint of DeepLab or of the reference: its prefix or directory. For
+    # mobilenet_v1 also a .npz or .h5 file with Keras-Applications names, "imagenet": such weights, downloaded,
+    # or "closeups": of this package, for drawn images.
     weights: str = ""
+    # Also load the last layers of a TensorFlow 1 checkpoint, where the number of classes agrees.
+    last_layers: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

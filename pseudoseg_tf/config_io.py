@@ -156,10 +156,12 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "model.batch_norm_decay", 0 <= model.batch_norm_decay < 1, "0 or greater, and less than 1"
 
     first = config.init.weights
-    known = first in ("", "imagenet", "closeups") or first.endswith((".npz", ".h5"))
-    yield "init.weights", known, "empty, imagenet, closeups, or a file that ends in .npz or .h5"
-    only_mobilenet = not first or model.backbone == "mobilenet_v1"
-    yield "init.weights", only_mobilenet, f"empty with model.backbone={model.backbone}"
+    only_mobilenet = not has_keras_names(first) or model.backbone == "mobilenet_v1"
+    allowed = f"empty or a TensorFlow 1 checkpoint with model.backbone={model.backbone}"
+    yield "init.weights", only_mobilenet, allowed
+    from_checkpoint = bool(first) and not has_keras_names(first)
+    allowed = "false unless init.weights is a TensorFlow 1 checkpoint"
+    yield "init.last_layers", from_checkpoint or not config.init.last_layers, allowed
 
     yield from _source_rules(config)
     yield "data.min_resize", data.min_resize >= 0, "0 (images keep their size) or greater"
@@ -241,6 +243,11 @@ def _source_rules(config: Config) -> Iterator[tuple[str, bool, str]]:
         del needed["unlabeled"]
     for name, what in needed.items():
         yield f"data.{name}", bool(getattr(data, name)), f"{what} (data.source={data.source} needs it)"
+
+
+def has_keras_names(weights: str) -> bool:
+    """Whether ``init.weights`` means weights of Keras-Applications, not a TensorFlow 1 checkpoint."""
+    return weights in ("imagenet", "closeups") or weights.endswith((".npz", ".h5"))
 
 
 def _fits_stride(size: int) -> bool:

@@ -105,6 +105,11 @@ class Adam(tf_keras.optimizers.Optimizer):
         self._learning_rate = self._build_learning_rate(learning_rate)
         self._beta_1, self._beta_2, self._epsilon = beta_1, beta_2, epsilon
 
+    @property
+    def betas(self) -> tuple[float, float]:
+        """b1 and b2."""
+        return self._beta_1, self._beta_2
+
     def build(self, var_list: Sequence[tf.Variable]) -> None:
         """Makes m and v of all variables; ``apply_gradients`` may then be given some of them."""
         super().build(var_list)

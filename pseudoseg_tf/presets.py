@@ -85,6 +85,9 @@ def voc12() -> Config:
     With the devkit's JPEGImages and SegmentationClass instead of TFRecords: --set data.source=folder and the
     keys of the folder preset.
 
+    Starts from random weights; the paper's rows start from ImageNet. With a checkpoint of DeepLab's model zoo:
+    --set init.weights=zoo/resnet_v1_50/model.ckpt --set model.multi_grid=1,2,4
+
     Run time: meant for several accelerators; with fewer, lower both batches and train.learning_rate.
     Result: the paper's own rows use Xception-65 and ResNet-101; this one has ResNet-50.
     """
@@ -109,7 +112,7 @@ def coco() -> Config:
         --set "data.labeled=coco/tfrecord/32_all-*" --set "data.unlabeled=coco/tfrecord/train-*"
         --set "data.val=coco/tfrecord/val-*"
 
-    Run time and result: as for voc12, with 6.7 times the steps.
+    First weights, run time and result: as for voc12, with 6.7 times the steps.
     """
     return Config(
         model=ModelConfig(backbone="resnet_v1_50_beta"),
@@ -134,7 +137,7 @@ def cityscapes() -> Config:
         --set "data.labeled=cs/tfrecord/labeled-*" --set "data.unlabeled=cs/tfrecord/train-*"
         --set "data.val=cs/tfrecord/val-*"
 
-    Run time and result: as for voc12, with twice the pixels.
+    First weights, run time and result: as for voc12, with twice the pixels.
     """
     return Config(
         model=ModelConfig(backbone="resnet_v1_50_beta"),

@@ -115,6 +115,12 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
     console = _Console(config, run_dir, done, log)
     panel = _Panel(config, model, sources, run_dir) if config.train.mode != "supervised" else None
     every, end = config.train, config.train.steps
+    if done >= end and not history.entries:
+        # A converted checkpoint.
+        raise UserError(
+            f"{run_dir}: at step {done} of train.steps={end} already, nothing to train; pseudoseg-evaluate "
+            "scores it"
+        )
     if done >= end:
         log(f"finished already, nothing to train; {_score_line(history.entries[-1])}")
 
@@ -190,7 +196,7 @@ def create_model(config: Config, num_classes: int, log: Log | None = None) -> Ps
     finally:
         tf_keras.mixed_precision.set_global_policy(before)
     if log is not None and config.init.weights:
-        log(load_initial_weights(model, config.init.weights))
+        log(load_initial_weights(model, config.init.weights, config.init.last_layers))
     return model
 
 

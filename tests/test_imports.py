@@ -23,8 +23,8 @@ LAYERS = [
     ["files", "data.specs"],
     ["config_io", "data", "nn"],
     ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize"],
-    ["checkpoint", "steps"],
-    ["closeups", "comparison", "evaluate", "export", "inference", "train"],
+    ["checkpoint", "steps", "tf1_checkpoint"],
+    ["closeups", "comparison", "convert", "evaluate", "export", "inference", "train"],
     ["cli", "demo"],
 ]
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -114,7 +114,7 @@ def test_data_set_definitions_stand_alone(path: Path) -> None:
     assert own_imports_of(path) <= {"data.specs", "errors"}
 
 
-PROGRAMS = ("train", "evaluate", "export", "predict")
+PROGRAMS = ("train", "evaluate", "export", "predict", "convert")
 
 
 @pytest.mark.parametrize("module", ["pseudoseg_tf", *(f"pseudoseg_tf.cli.{program}" for program in PROGRAMS)])

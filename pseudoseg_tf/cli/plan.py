@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from pathlib import Path
 
+from pseudoseg_tf.checkpoint import check_initial_weights
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.config_io import as_text, to_dict, validate_for_classes
 from pseudoseg_tf.data.sources import open_sources
@@ -21,13 +22,17 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
       continues: whether ``run_dir`` holds this run already.
 
     Raises:
-      UserError: if the data cannot be used.
+      UserError: if the data or the first weights cannot be used.
     """
     data, train = config.data, config.train
     sources = open_sources(data, train.mode)
     info = sources.info
     validate_for_classes(config, info.num_classes)
     model = build_model(info.num_classes, **dataclasses.asdict(config.model))
+    init = config.init
+    # A run that continues needs none.
+    starts = bool(init.weights) and not continues
+    first_weights = check_initial_weights(model, init.weights, init.last_layers) if starts else ""
     # A checkpoint holds every variable, and a momentum for each that is trained; Adam has two moments.
     moments = (2 if train.optimizer == "adam" else 1) * model.trainable_variables
     megabytes = 4e-6 * sum(v.shape.num_elements() for v in [*model.variables, *moments])
@@ -57,7 +62,7 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
         f"val: {len(sources.val)} images, scored {-(-train.steps // train.evaluate_every)} times"
         + (f", each worth {passes_to_score:g} forward passes" if passes_to_score != 1 else ""),
         *(f"note: {note}" for note in sources.notes),
-        *(["first weights: downloaded, unless they are there"] if config.init.weights == "imagenet" else []),
+        *([first_weights] if first_weights else []),
         f"model: {config.model.backbone}, {model.count_params() / 1e6:.2f} million parameters",
         f"step: {'; '.join(f'{images} x {what}' for images, what, _ in passes)}",
         f"steps: {train.steps}, each worth {cost} forward passes of {height}x{width} pixels "
