@@ -86,13 +86,15 @@ def voc12() -> Config:
     keys of the folder preset.
 
     Starts from random weights; the paper's rows start from ImageNet. With a checkpoint of DeepLab's model zoo:
-    --set init.weights=zoo/resnet_v1_50/model.ckpt --set model.multi_grid=1,2,4
+    --set init.weights=zoo/xception_65/model.ckpt
+    or for the paper's ResNets: --set init.weights=zoo/resnet_v1_101/model.ckpt
+    --set model.backbone=resnet_v1_101_beta --set model.multi_grid=1,2,4 --set train.weight_decay=1e-4
 
     Run time: meant for several accelerators; with fewer, lower both batches and train.learning_rate.
-    Result: the paper's own rows use Xception-65 and ResNet-101; this one has ResNet-50.
+    Result: not run here.
     """
     return Config(
-        model=ModelConfig(backbone="resnet_v1_50_beta"),
+        model=ModelConfig(backbone="xception_65"),
         data=DataConfig(
             source="tfrecord",
             crop_size=(513, 513),
@@ -115,7 +117,7 @@ def coco() -> Config:
     First weights, run time and result: as for voc12, with 6.7 times the steps.
     """
     return Config(
-        model=ModelConfig(backbone="resnet_v1_50_beta"),
+        model=ModelConfig(backbone="xception_65"),
         data=DataConfig(
             source="tfrecord",
             crop_size=(513, 513),
@@ -140,7 +142,7 @@ def cityscapes() -> Config:
     First weights, run time and result: as for voc12, with twice the pixels.
     """
     return Config(
-        model=ModelConfig(backbone="resnet_v1_50_beta"),
+        model=ModelConfig(backbone="xception_65"),
         data=DataConfig(
             source="tfrecord",
             crop_size=(513, 1025),
