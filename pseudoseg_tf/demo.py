@@ -21,7 +21,7 @@ from pseudoseg_tf.comparison import Run, last_and_best, mean_and_spread, run_all
 from pseudoseg_tf.presets import preset
 
 _OUT = flags.DEFINE_string("out", "runs/demo", "Directory of the runs, the model and the pictures.")
-_SEEDS = flags.DEFINE_integer("seeds", 2, "Each row is trained with this many seeds.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Each row is trained with this many seeds.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", None, "Steps of each run; the preset's if not given.", lower_bound=1)
 
 _ROWS = {"supervised": "train.mode=supervised", "pseudoseg": "train.mode=unlabeled"}
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
     }
     print(
         f"PseudoSeg is {last['pseudoseg'] - last['supervised']:+.1f} mIoU points from supervised after the last step, "
-        f"mean of {_SEEDS.value} seeds."
+        f"mean of {_SEEDS.value} seed(s)."
     )
     _export_and_predict(out)
     print(f"Done in {(time.monotonic() - begin) / 60:.1f} minutes.")

@@ -35,7 +35,7 @@ def shapes() -> Config:
     from and their weight ramps up, and self-attention learns ten times as fast.
 
     Command: pseudoseg-train --preset=shapes --run_dir=runs/shapes
-    Run time: 6 minutes on one core; supervised 3.
+    Run time: 11 minutes on one core; supervised 6.
     Result: benchmarks/RESULTS.md.
     """
     return Config(
@@ -60,12 +60,12 @@ def shapes() -> Config:
             cutout=12,
         ),
         train=TrainConfig(
-            steps=1500,
+            steps=3000,
             learning_rate=0.05,
             attention_weight=10.0,
             checkpoint_every=500,
-            evaluate_every=500,
-            pictures_every=500,
+            evaluate_every=1000,
+            pictures_every=1000,
         ),
         init=InitConfig(weights="closeups"),
         pseudo=PseudoConfig(threshold=0.8, ramp_steps=200, weak_inference=True, strong_statistics=False),
