@@ -20,7 +20,7 @@ PACKAGE = ROOT / "pseudoseg_tf"
 # or for a whole subpackage.
 LAYERS = [
     ["__init__", "_keras", "config", "errors", "progress"],
-    ["files", "data.specs"],
+    ["files", "records", "data.specs"],
     ["config_io", "data", "nn"],
     ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize"],
     ["checkpoint", "steps", "tf1_checkpoint"],

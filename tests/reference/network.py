@@ -21,6 +21,7 @@ from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.nn.pyramid import pyramid_logits
 from pseudoseg_tf.nn.tf1_names import tf1_names
 from pseudoseg_tf.pseudo_label import make_pseudo_label
+from pseudoseg_tf.tf1_checkpoint import tf1_shape
 from pseudoseg_tf.train import (
     create_model,
     create_optimizer,
@@ -47,9 +48,7 @@ def formula_model(config: Config) -> PseudoSegModel:
 def named_variables(model: PseudoSegModel) -> Iterator[tuple[str, tuple[int, ...], tf.Variable]]:
     """TensorFlow 1 name and shape of every variable."""
     for name, variable in tf1_names(model).items():
-        shape = tuple(variable.shape)
-        # Dense kernels are 1x1 convolutions there.
-        yield name, ((1, 1, *shape) if name.endswith("/weights") and len(shape) == 2 else shape), variable
+        yield name, tf1_shape(variable), variable
 
 
 # Evaluation mode

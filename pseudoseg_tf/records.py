@@ -1,0 +1,71 @@
+"""What a run says as it goes on: a line for people, and lines of JSON for programs."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pseudoseg_tf.config import Config
+
+Log = Callable[[str], None]
+
+
+class Console:
+    """A line for people and one for programs (``training.jsonl``) after each inner loop."""
+
+    def __init__(self, config: Config, run_dir: str, step: int, log: Log):
+        self._steps = config.train.steps
+        self._images = config.data.batch_labeled
+        if config.train.mode != "supervised":
+            self._images += config.data.batch_unlabeled
+        self._lines = JsonLines(os.path.join(run_dir, "training.jsonl"), step)
+        self._log = log
+        self._step = step
+        # Of the inner loop alone; the first one includes compilation, so it gives no rate.
+        self._since: float | None = None
+
+    def write(self, step: int, averages: Mapping[str, float]) -> None:
+        """Says where the run stands after ``step``, with the ``averages`` of the loop that ended there."""
+        now = time.monotonic()
+        done, seconds = step - self._step, None if self._since is None else now - self._since
+        self._step = step
+        entry: dict[str, Any] = {"step": step, **averages}
+        # Kilobytes on Linux.
+        entry["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        parts = [f"step {step}/{self._steps}"]
+        terms = {name: value for name, value in averages.items() if name.startswith("loss/")}
+        parts += [f"{name.removeprefix('loss/')} {value:.4g}" for name, value in terms.items()]
+        if "pseudo/pixel_accuracy" in averages:
+            parts.append(f"pseudo-label accuracy {100 * averages['pseudo/pixel_accuracy']:.1f}")
+        if seconds is not None:
+            entry["seconds_per_step"] = seconds / done
+            left = datetime.timedelta(seconds=round((self._steps - step) * seconds / done))
+            parts.append(f"{done * self._images / seconds:.1f} images/s, {left} left")
+        self._lines.add(entry)
+        self._log("  ".join(parts))
+        self._since = time.monotonic()
+
+
+class JsonLines:
+    """A file of one JSON object a line, without those past the step that the run continues from."""
+
+    def __init__(self, path: str, step: int):
+        self._path = path
+        self.entries: list[dict[str, Any]] = []
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                entries = [json.loads(line) for line in file]
+            self.entries = [entry for entry in entries if entry["step"] <= step]
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Appends an entry; the file is replaced as a whole, so that a kill leaves no half line."""
+        self.entries.append(entry)
+        temporary = f"{self._path}.tmp"
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(entry) + "\n" for entry in self.entries)
+        os.replace(temporary, self._path)
