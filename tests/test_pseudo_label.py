@@ -93,12 +93,15 @@ def test_sources_use_one_map_without_norm() -> None:
         np.testing.assert_allclose(confidence, expected.max(-1), atol=1e-6)
 
 
-def test_hard_label_keeps_the_confidence_of_the_soft_one() -> None:
+def test_hard_label_has_the_confidence_before_sharpening() -> None:
+    """The reference sharpens soft labels only, and reads the confidence after that."""
     decoder, sgc = (tf.constant(x, tf.float32) for x in _maps((1, 2, 2, 3)))
-    soft, confidence = make_pseudo_label(decoder, sgc)
+    soft, sharpened = make_pseudo_label(decoder, sgc)
+    _, confidence = make_pseudo_label(decoder, sgc, temperature=1.0)
     hard, same = make_pseudo_label(decoder, sgc, soft=False)
     np.testing.assert_array_equal(hard, harden(soft))
     np.testing.assert_array_equal(same, confidence)
+    assert np.all(sharpened > confidence)
 
 
 def test_no_gradient_flows_through_a_pseudo_label() -> None:

@@ -148,7 +148,7 @@ def test_closeups_take_turns_and_repeat() -> None:
         draw_closeup(0, 0, 47)
 
 
-@pytest.mark.parametrize("pattern", shapes_drawing._PATTERNS)
+@pytest.mark.parametrize("pattern", shapes_drawing._PATTERNS.values(), ids=shapes_drawing._PATTERNS)
 def test_patterns_mix_two_colors_at_the_scale_asked_for(pattern: shapes_drawing.Pattern) -> None:
     axis = np.arange(96, dtype=np.float32) + 0.5
     x, y = np.meshgrid(axis, axis)
