@@ -182,8 +182,8 @@ def _newest_in(directory: str) -> str:
                 "its .index"
             )
         named = state.model_checkpoint_path
-        # A directory that was copied from elsewhere often names the place where it was written.
-        for prefix in (named, os.path.join(directory, os.path.basename(named))):
+        # The one in this directory first: that of a copied directory often names the place where it was written.
+        for prefix in (os.path.join(directory, os.path.basename(named)), named):
             if os.path.isfile(f"{prefix}.index") or os.path.isfile(prefix):
                 return prefix
         raise UserError(f"{os.path.join(directory, 'checkpoint')}: names {named}, which is not there")

@@ -45,6 +45,9 @@ _PROVENANCE = {
 _RACY = re.compile(r"bn:.*:real")
 
 
+_LINE = "{:110} {:>14} {:>9} {:>9}  {:12} {:4} {}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One compared quantity."""
@@ -59,11 +62,18 @@ class Row:
     # Misses the tolerance, as the reference misses the float64 value.
     rounding: bool = False
 
+    @property
+    def skipped(self) -> bool:
+        """There is nothing to compare, and the note says why."""
+        return self.note.startswith("not compared")
+
     def __str__(self) -> str:
         shape = "x".join(map(str, self.shape)) or "-"
-        verdict = "f64 " if self.rounding else "pass" if self.passed else "FAIL"
-        figures = f"{self.difference:10.2e} {self.relative:10.2e}  {self.tolerance:12}"
-        return f"{self.name:110} {shape:>14} {figures} {verdict} {self.note}".rstrip()
+        figures = (
+            ("-", "-") if np.isnan(self.difference) else (f"{self.difference:.2e}", f"{self.relative:.2e}")
+        )
+        verdict = "skip" if self.skipped else "f64" if self.rounding else "pass" if self.passed else "FAIL"
+        return _LINE.format(self.name, shape, *figures, self.tolerance, verdict, self.note).rstrip()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -81,18 +91,24 @@ def main(argv: Sequence[str]) -> None:
     names = [name for name in file_names(directory) if wanted.search(name)]
     if not names:
         raise UserError(f"--files: no file in {directory} has a name with {_FILES.value!r}")
-    failed = rounding = total = 0
+    failed = rounding = skipped = total = 0
+    print(_LINE.format("quantity", "shape", "largest", "relative", "tolerance", "", "").rstrip())
     for name in names:
-        rows = list(compare_file(directory, name))
+        every = list(compare_file(directory, name))
+        rows = [row for row in every if not row.skipped]
         bad = [row for row in rows if not row.passed]
         print(f"\n{name}")
-        for row in rows:
+        for row in every:
             if not _FAILED.value or not row.passed or row.rounding:
                 print(row)
         print(f"{name}: {len(rows) - len(bad)} of {len(rows)} pass", flush=True)
         failed, total = failed + len(bad), total + len(rows)
         rounding += sum(row.rounding for row in rows)
-    print(f"\n{total - failed} of {total} quantities pass, {rounding} of them judged by their float64 value")
+        skipped += len(every) - len(rows)
+    print(
+        f"\n{total - failed} of {total} quantities pass, {rounding} of them judged by their float64 value; "
+        f"{skipped} not compared"
+    )
     sys.exit(1 if failed else 0)
 
 
