@@ -52,7 +52,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             message = user_message(error)
             if message is None:
                 raise
-            _fail(message)
+            _fail(message, at_once=type(error).__module__.startswith("tensorflow."))
 
     app.run(guarded, flags_parser=parse)
 
@@ -78,8 +78,17 @@ def user_message(error: Exception) -> str | None:
     return None
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, at_once: bool = False) -> None:
+    """Prints the line and exits.
+
+    Args:
+      at_once: without Python's orderly end, which threads of a broken-off input pipeline, still reading, can hang.
+    """
     print("error: " + " ".join(message.splitlines()), file=sys.stderr)
+    if at_once:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(2)
     sys.exit(2)
 
 
