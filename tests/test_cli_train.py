@@ -202,6 +202,11 @@ def test_messages_of_other_errors() -> None:
         ("raise UserError('two\\nlines')", 2, "error: two lines\n"),
         ("raise KeyboardInterrupt", 130, "interrupted\n"),
         ("print('done')", 0, ""),
+        (
+            "import tensorflow as tf; raise tf.errors.UnknownError(None, None, 'at node: UserError: 7.png: cut off')",
+            2,
+            "error: 7.png: cut off\n",
+        ),
     ],
 )
 def test_exit_codes(statement: str, code: int, stderr: str) -> None:
