@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -59,7 +60,8 @@ def write_views(directory: Path, arrays: dict[str, np.ndarray], meta: object = N
 
 def run(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.reference.compare", f"--dir={directory}", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def failed_rows(directory: Path) -> dict[str, str]:
