@@ -7,6 +7,7 @@ more than either's tolerance. What both are compared with here has no such error
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
@@ -52,20 +53,30 @@ def training_passes(config: Config, seed: int, sgc_logits: Array) -> dict[str, A
         many = id(layer) in in_backbone
         passes = [weak] * (1 + (many and twice_weak)) + [strong] + [last] * (1 + many)
         logits[f"bn:{name}:batch_values"] = np.stack(passes)
+    fused = functools.partial(_pseudo_label, config.pseudo, logits["logits_weak"], sgc_logits)
     if config.pseudo.soft:
-        logits["pseudo_label"] = _pseudo_label(config.pseudo, logits["logits_weak"], sgc_logits)
+        logits["pseudo_label"] = fused(config.pseudo.temperature)
+    logits["max_prob_avg"] = fused(1.0).max(-1)
+    logits["max_prob_avg_t"] = fused(config.pseudo.temperature).max(-1)
+    logits["max_prob_weak"] = _softmax(logits["logits_weak"]).max(-1)
     return logits | _labeled_attention(model, labeled, [stage.numpy() for stage in points.stages], logits)
 
 
-def _pseudo_label(pseudo: PseudoConfig, decoder_logits: Array, sgc_logits: Array) -> Array:
+def _softmax(logits: Array) -> Array:
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def _pseudo_label(
+    pseudo: PseudoConfig, decoder_logits: Array, sgc_logits: Array, temperature: float
+) -> Array:
     """Paper eq. 4 in numpy."""
     maps = np.stack([decoder_logits, sgc_logits.astype(np.float64)])
     if pseudo.normalize and pseudo.source == "fused":
         maps = maps / np.sqrt(np.mean(maps**2) + 1e-8)
-    powers = np.exp(maps - maps.max(-1, keepdims=True))
-    decoder, attention = powers / powers.sum(-1, keepdims=True)
+    decoder, attention = _softmax(maps)
     weight = {"fused": pseudo.gamma, "decoder": 1.0, "sgc": 0.0}[pseudo.source]
-    sharpened = (weight * decoder + (1 - weight) * attention) ** (1 / pseudo.temperature)
+    sharpened = (weight * decoder + (1 - weight) * attention) ** (1 / temperature)
     return sharpened / sharpened.sum(-1, keepdims=True)
 
 
