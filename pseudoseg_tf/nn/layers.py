@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -114,6 +115,10 @@ class DepthwiseConv(tf_keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        height, width = inputs.shape[1:3]
+        if self._strides == 1 and height and width and max(height, width) <= self._rate:
+            # ASPP on small crops: all taps but the middle one lie in the padding, which would be most of the work.
+            return inputs * tf.cast(self.depthwise_kernel[1, 1, :, 0], inputs.dtype)
         # The padding is always explicit: TensorFlow would otherwise route dilated convolutions through
         # space-to-batch with a second padding.
         return tf.nn.depthwise_conv2d(
@@ -150,7 +155,6 @@ class BatchNorm(tf_keras.layers.Layer):
         self._epsilon = epsilon
         self._scale = scale
         self._synchronized = synchronized
-        self._updates = 1
 
     def build(self, input_shape: tf.TensorShape) -> None:
         channels = int(input_shape[-1])
@@ -198,9 +202,20 @@ class BatchNorm(tf_keras.layers.Layer):
         return tf.cast(outputs, inputs.dtype)
 
     def _update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        for _ in range(self._updates):
+        for _ in range(_updates().get(id(self), 1)):
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign_sub((moving - tf.stop_gradient(batch)) * (1.0 - self._decay))
+
+
+# Replicas run in threads that take turns at every collective: one leaves the scope of `statistics_updates` while
+# another is still inside, so each thread has its own.
+_thread = threading.local()
+
+
+def _updates() -> dict[int, int]:
+    """How often a pass moves the statistics, by the id of a layer that does not do so once."""
+    updates: dict[int, int] = getattr(_thread, "updates", {})
+    return updates
 
 
 @contextlib.contextmanager
@@ -209,14 +224,13 @@ def statistics_updates(module: tf.Module, count: int) -> Iterator[None]:
 
     0: the pass uses batch statistics but leaves the moving ones alone.
     """
-    layers = [layer for layer in module.submodules if isinstance(layer, BatchNorm)]
-    for layer in layers:
-        layer._updates = count
+    outside = _updates()
+    inside = {id(layer): count for layer in module.submodules if isinstance(layer, BatchNorm)}
+    _thread.updates = outside | inside
     try:
         yield
     finally:
-        for layer in layers:
-            layer._updates = 1
+        _thread.updates = outside
 
 
 class Dropout(tf_keras.layers.Layer):

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pseudoseg_tf.nn.layers import BatchNorm, Conv, DepthwiseConv, Dropout, resize_align_corners, resize_mask
+from pseudoseg_tf.nn.layers import (
+    BatchNorm,
+    Conv,
+    DepthwiseConv,
+    Dropout,
+    resize_align_corners,
+    resize_mask,
+    statistics_updates,
+)
 
 
 @pytest.mark.parametrize("size", [(8, 9), (9, 9), (17, 12)])
@@ -20,7 +28,7 @@ def test_strided_convolution_is_the_subsampled_one(size: tuple[int, int]) -> Non
         np.testing.assert_allclose(strided(x), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("rate", [1, 2, 5])
+@pytest.mark.parametrize("rate", [1, 2, 5, 6, 7, 18])
 def test_depthwise_convolution_is_channelwise(rate: int) -> None:
     x = tf.random.stateless_normal([1, 7, 6, 2], [3, 4])
     layer = DepthwiseConv(rate=rate)
@@ -35,6 +43,21 @@ def test_depthwise_convolution_is_channelwise(rate: int) -> None:
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("rate", [6, 7, 18])
+def test_depthwise_convolution_on_a_grid_below_its_rate_equals_that_on_a_larger_one(rate: int) -> None:
+    x = tf.random.stateless_normal([2, 7, 6, 3], [3, 4])
+    layer = DepthwiseConv(rate=rate)
+    # Outputs whose taps see nothing but zeros of the padding: those of a larger picture's corner.
+    larger = tf.pad(x, [[0, 0], [0, 20], [0, 20], [0, 0]])
+    with tf.GradientTape(persistent=True) as tape:
+        small = layer(x)
+        cut = layer(larger)[:, : small.shape[1], : small.shape[2]]
+        losses = [tf.reduce_sum(y**3) for y in (small, cut)]
+    np.testing.assert_allclose(small, cut, rtol=1e-6, atol=1e-6)
+    for found, expected in zip(*(tape.gradient(loss, layer.depthwise_kernel) for loss in losses), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("synchronized", [False, True])
 @pytest.mark.parametrize("graph", [False, True])
 def test_batch_norm_training_step(synchronized: bool, graph: bool) -> None:
@@ -47,6 +70,35 @@ def test_batch_norm_training_step(synchronized: bool, graph: bool) -> None:
     # The moving variance takes the unbiased variance of 24 values.
     np.testing.assert_allclose(layer.moving_mean, 0.1 * mean, rtol=1e-5)
     np.testing.assert_allclose(layer.moving_variance, 0.9 + 0.1 * variance * 24 / 23, rtol=1e-5)
+
+
+@pytest.mark.parametrize("updates", [0, 1, 2])
+def test_synchronized_batch_norm_on_two_replicas_moves_its_statistics_as_often_as_on_one(
+    updates: int, two_replicas: tf.distribute.Strategy
+) -> None:
+    x = np.random.default_rng(0).normal(2, 3, (4, 3, 3, 2)).astype(np.float32)
+    with two_replicas.scope():
+        layer = BatchNorm(0.9, 1e-3, synchronized=True)
+        layer.build(tf.TensorShape([None, None, None, 2]))
+    module = tf.Module()
+    module.layers = [layer]
+
+    @tf.function
+    def step(x: tf.Tensor) -> None:
+        with statistics_updates(module, updates):
+            layer(x, training=True)
+
+    halves = two_replicas.experimental_distribute_values_from_function(
+        lambda context: tf.constant(x[context.replica_id_in_sync_group :: 2])
+    )
+    two_replicas.run(step, args=(halves,))
+    kept = 0.9**updates
+    for moving, start, batch in (
+        (layer.moving_mean, 0, x.mean((0, 1, 2))),
+        (layer.moving_variance, 1, x.var((0, 1, 2), ddof=1)),
+    ):
+        for copy in two_replicas.experimental_local_results(moving):
+            np.testing.assert_allclose(copy, kept * start + (1 - kept) * batch, rtol=1e-5)
 
 
 def test_batch_norm_inference_uses_moving_statistics_and_changes_nothing() -> None:
