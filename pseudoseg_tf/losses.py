@@ -12,7 +12,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from pseudoseg_tf.data.specs import IGNORE_LABEL
-from pseudoseg_tf.nn.layers import resize_align_corners
+from pseudoseg_tf.nn.layers import resize_align_corners, resize_mask
 from pseudoseg_tf.pseudo_label import AcrossReplicas, one_replica
 
 
@@ -83,7 +83,8 @@ def pixel_cross_entropy(
     if options.upsample_logits:
         logits = resize_align_corners(logits, tf.shape(labels)[1:3])
     else:
-        labels = _nearest_align_corners(labels, tf.shape(logits)[1:3])
+        # As floats, because TensorFlow's kernel for integers runs on the CPU alone.
+        labels = resize_mask(tf.cast(labels, tf.float32), tf.shape(logits)[1:3], align_corners=True)
     counted = tf.not_equal(labels, IGNORE_LABEL)
     classes = tf.where(counted, tf.cast(labels, tf.int32), 0)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
@@ -101,20 +102,6 @@ def pixel_cross_entropy(
     chosen = ordered * tf.cast(tf.range(pixels) < hardest, tf.float32)
     present = tf.cast(tf.not_equal(chosen, 0.0), tf.float32)
     return _global_mean(chosen, tf.ones_like(chosen), present, across_replicas)
-
-
-def _nearest_align_corners(labels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """[B, H, W] -> [B, *size]; by gather, because TensorFlow's kernel runs on the CPU alone for integers."""
-    shape = tf.shape(labels)
-    for axis in (1, 2):
-        # In float32 and with halves rounded up, as TensorFlow's kernel does.
-        cells = size[axis - 1]
-        step = tf.cast(shape[axis] - 1, tf.float32) / tf.cast(tf.maximum(cells - 1, 1), tf.float32)
-        position = tf.cast(tf.range(cells), tf.float32) * step
-        index = tf.floor(position)
-        index += tf.cast(position - index >= 0.5, tf.float32)
-        labels = tf.gather(labels, tf.minimum(tf.cast(index, tf.int32), shape[axis] - 1), axis=axis)
-    return labels
 
 
 def consistency(

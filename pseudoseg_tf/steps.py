@@ -215,16 +215,17 @@ def weak_branch(
     decoder_features, cam_features = _constant(decoder_features), _constant(cam_features)
     decoder_logits = tf.stop_gradient(model.decode(decoder_features, training=training))
     size = tf.shape(decoder_logits)[1:3]
-    image_logits, cam_weights = model.classify(cam_features)
-    if image_labels is None:
-        image_labels = tf.cast(tf.nn.sigmoid(image_logits) >= 0.5, tf.float32)
-    cam = model.grad_cam(cam_features, cam_weights, image_labels)
     if options.use_attention:
+        image_logits, cam_weights = model.classify(cam_features)
+        if image_labels is None:
+            image_labels = tf.cast(tf.nn.sigmoid(image_logits) >= 0.5, tf.float32)
+        cam = model.grad_cam(cam_features, cam_weights, image_labels)
         valid = resize_mask(tf.cast(valid, tf.float32), size)
         sgc_logits = tf.stop_gradient(model.sgc(cam_features, cam, valid, training=training))
         sgc_logits = resize_align_corners(sgc_logits, size)
     else:
-        cam, sgc_logits = tf.zeros_like(cam), tf.zeros_like(decoder_logits)
+        cam = tf.zeros([*cam_features.last.shape[:-1], model.num_classes - 1])
+        sgc_logits = tf.zeros_like(decoder_logits)
     pseudo_label, confidence = make_pseudo_label(
         decoder_logits,
         sgc_logits,

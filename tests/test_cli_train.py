@@ -162,7 +162,10 @@ def test_plan_counts_the_passes_of_an_evaluation(folder: list[str], tmp_path: Pa
         (["pseudo.share_weak_pass=true"], 28),
         (["pseudo.weak_inference=true"], 28),
         (["model.fine_tune_batch_norm=false"], 28),
+        (["pseudo.use_attention=false", "pseudo.source=decoder"], 28),
         (["train.mode=weakly", "data.unlabeled=LABELED"], 40),
+        (["train.mode=weakly", "data.unlabeled=LABELED", "pseudo.weak_inference=true"], 40),
+        (["train.mode=weakly", "data.unlabeled=LABELED", "pseudo.classify_labeled=true"], 32),
         (["data.batch_labeled=1", "data.batch_unlabeled=2"], 13),
     ],
 )

@@ -118,20 +118,6 @@ def test_label_weights_do_not_enter_the_denominator() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    cells=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-)
-def test_labels_shrink_as_tensorflow_resizes_to_the_nearest(
-    size: tuple[int, int], cells: tuple[int, int]
-) -> None:
-    labels = np.arange(size[0] * size[1], dtype=np.int32).reshape(1, *size)
-    expected = tf.raw_ops.ResizeNearestNeighbor(images=labels[..., None], size=cells, align_corners=True)
-    found = losses._nearest_align_corners(tf.constant(labels), tf.constant(cells))
-    np.testing.assert_array_equal(found, expected[..., 0])
-
-
-@settings(max_examples=40, deadline=None)
-@given(
     logits=hnp.arrays(np.float32, (1, 4, 5, 3), elements=st.floats(-10, 10, width=32)),
     labels=hnp.arrays(np.uint8, (1, 4, 5), elements=st.sampled_from([0, 1, 2, 255])),
     parts=st.tuples(st.floats(0.05, 0.99), st.floats(0.05, 0.99)),

@@ -84,15 +84,16 @@ def _passes(config: Config) -> list[tuple[int, str, int]]:
     passes = [(labeled, "labeled forward and backward", 3)]
     if config.train.mode == "supervised":
         return passes
-    if config.train.mode == "weakly":
-        passes.append((additional, "weak view forward, backward from its image labels", 3))
-    else:
-        passes.append((additional, "weak view forward", 1))
-    once = config.pseudo.share_weak_pass or (
-        config.pseudo.weak_inference and config.train.mode == "unlabeled"
+    pseudo = config.pseudo
+    by_moving_statistics = config.model.fine_tune_batch_norm and (
+        pseudo.weak_inference or (pseudo.use_attention and not pseudo.share_weak_pass)
     )
-    if config.model.fine_tune_batch_norm and not once:
-        passes.append((additional, "weak view forward for Grad-CAM", 1))
+    if config.train.mode == "weakly" and not pseudo.classify_labeled:
+        passes.append((additional, "weak view forward, backward from its image labels", 3))
+    elif not (by_moving_statistics and pseudo.weak_inference):
+        passes.append((additional, "weak view forward", 1))
+    if by_moving_statistics:
+        passes.append((additional, "weak view forward, by moving statistics", 1))
     return [*passes, (additional, "strong view forward and backward", 3)]
 
 

@@ -15,6 +15,7 @@ from pseudoseg_tf.nn.layers import (
     EndPoints,
     SeedSequence,
     SeparableConv,
+    conv_batch_norm,
     resize_align_corners,
     truncated_normal,
 )
@@ -25,11 +26,7 @@ _SKIP_CHANNELS = 48
 
 def _projection(channels: int, batch_norm: BatchNormFactory, seeds: SeedSequence, name: str) -> ConvBatchNorm:
     initializer = tf_keras.initializers.GlorotUniform(seed=seeds())
-    return ConvBatchNorm(
-        Conv(channels, 1, kernel_initializer=initializer, name=f"{name}_conv"),
-        batch_norm(f"{name}_bn"),
-        name=name,
-    )
+    return conv_batch_norm(channels, 1, initializer, batch_norm, name)
 
 
 class ASPP(tf_keras.layers.Layer):

@@ -53,9 +53,15 @@ def resize_align_corners(x: tf.Tensor, size: tuple[int, int] | tf.Tensor) -> tf.
     return tf.raw_ops.ResizeBilinear(images=tf.cast(x, tf.float32), size=size, align_corners=True)
 
 
-def resize_mask(mask: tf.Tensor, size: tuple[int, int] | tf.Tensor) -> tf.Tensor:
-    """Nearest resize of a mask or label map ``[B, H, W]``: source row ``floor(i * in / out)``, as in DeepLab."""
-    return tf.raw_ops.ResizeNearestNeighbor(images=mask[..., tf.newaxis], size=size)[..., 0]
+def resize_mask(mask: tf.Tensor, size: tuple[int, int] | tf.Tensor, align_corners: bool = False) -> tf.Tensor:
+    """Nearest resize of a mask or label map ``[B, H, W]``: source row ``floor(i * in / out)``, as in DeepLab.
+
+    Args:
+        align_corners: source row ``round(i * (in - 1) / (out - 1))`` instead.
+    """
+    return tf.raw_ops.ResizeNearestNeighbor(
+        images=mask[..., tf.newaxis], size=size, align_corners=align_corners
+    )[..., 0]
 
 
 class Conv(tf_keras.layers.Conv2D):
@@ -270,6 +276,29 @@ class ConvBatchNorm(tf_keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         outputs = self.batch_norm(self.conv(inputs), training=training)
         return outputs if self._activation is None else self._activation(outputs)
+
+
+def conv_batch_norm(
+    filters: int,
+    kernel_size: int,
+    kernel_initializer: Initializer,
+    batch_norm: BatchNormFactory,
+    name: str,
+    *,
+    strides: int = 1,
+    rate: int = 1,
+    relu: bool = True,
+) -> ConvBatchNorm:
+    """A convolution, batch norm and, if asked for, ReLU; layers ``name``, ``{name}_conv`` and ``{name}_bn``."""
+    conv = Conv(
+        filters,
+        kernel_size,
+        strides=strides,
+        rate=rate,
+        kernel_initializer=kernel_initializer,
+        name=f"{name}_conv",
+    )
+    return ConvBatchNorm(conv, batch_norm(f"{name}_bn"), tf.nn.relu if relu else None, name=name)
 
 
 class SeparableConv(tf_keras.layers.Layer):

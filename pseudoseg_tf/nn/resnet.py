@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
-from pseudoseg_tf.nn.layers import BatchNormFactory, Conv, ConvBatchNorm, EndPoints, SeedSequence
+from pseudoseg_tf.nn.layers import BatchNormFactory, ConvBatchNorm, EndPoints, SeedSequence, conv_batch_norm
 
 # Bottleneck depth of the four blocks; their outputs have four times as many channels.
 _DEPTHS = (64, 128, 256, 512)
@@ -22,17 +22,11 @@ def _conv_bn(
     batch_norm: BatchNormFactory,
     seeds: SeedSequence,
     name: str,
-    *,
-    strides: int = 1,
-    rate: int = 1,
-    relu: bool = True,
+    **geometry: Any,
 ) -> ConvBatchNorm:
     # slim's variance_scaling_initializer: truncated normal, std sqrt(1.3 * 2 / fan_in).
     initializer = tf_keras.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal", seed=seeds())
-    conv = Conv(
-        filters, kernel_size, strides=strides, rate=rate, kernel_initializer=initializer, name=f"{name}_conv"
-    )
-    return ConvBatchNorm(conv, batch_norm(f"{name}_bn"), tf.nn.relu if relu else None, name=name)
+    return conv_batch_norm(filters, kernel_size, initializer, batch_norm, name, **geometry)
 
 
 class Bottleneck(tf_keras.layers.Layer):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.nn.layers import (
     BatchNormFactory,
-    Conv,
     ConvBatchNorm,
     EndPoints,
     SeedSequence,
     SeparableConv,
+    conv_batch_norm,
     truncated_normal,
 )
 
@@ -53,13 +53,10 @@ def _conv_bn(
     batch_norm: BatchNormFactory,
     seeds: SeedSequence,
     name: str,
-    *,
-    strides: int = 1,
-    relu: bool = True,
+    **geometry: Any,
 ) -> ConvBatchNorm:
     initializer = truncated_normal(_STDDEV, seeds())
-    conv = Conv(filters, kernel_size, strides=strides, kernel_initializer=initializer, name=f"{name}_conv")
-    return ConvBatchNorm(conv, batch_norm(f"{name}_bn"), tf.nn.relu if relu else None, name=name)
+    return conv_batch_norm(filters, kernel_size, initializer, batch_norm, name, **geometry)
 
 
 class XceptionModule(tf_keras.layers.Layer):

@@ -54,7 +54,9 @@ def test_depthwise_convolution_on_a_grid_below_its_rate_equals_that_on_a_larger_
         cut = layer(larger)[:, : small.shape[1], : small.shape[2]]
         losses = [tf.reduce_sum(y**3) for y in (small, cut)]
     np.testing.assert_allclose(small, cut, rtol=1e-6, atol=1e-6)
-    for found, expected in zip(*(tape.gradient(loss, layer.depthwise_kernel) for loss in losses), strict=True):
+    for found, expected in zip(
+        *(tape.gradient(loss, layer.depthwise_kernel) for loss in losses), strict=True
+    ):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -137,3 +139,11 @@ def test_mask_resize_takes_the_reference_rows() -> None:
     rows = tf.tile(tf.range(97.0)[tf.newaxis, :, tf.newaxis], [1, 1, 97])
     np.testing.assert_array_equal(resize_mask(rows, (25, 25))[0, :5, 0], [0, 3, 7, 11, 15])
     np.testing.assert_array_equal(resize_mask(rows[:, :25, :25], (7, 7))[0, :, 0], [0, 3, 7, 10, 14, 17, 21])
+
+
+@pytest.mark.parametrize(
+    ("rows", "cells", "taken"), [(9, 3, [0, 4, 8]), (10, 4, [0, 3, 6, 9]), (4, 3, [0, 2, 3]), (5, 1, [0])]
+)
+def test_mask_resize_with_aligned_corners_rounds_halves_up(rows: int, cells: int, taken: list[int]) -> None:
+    mask = tf.tile(tf.range(float(rows))[tf.newaxis, :, tf.newaxis], [2, 1, rows])
+    np.testing.assert_array_equal(resize_mask(mask, (cells, rows), align_corners=True)[1, :, 0], taken)

@@ -30,7 +30,7 @@ from absl import flags
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.config import Config, ModelConfig
 from pseudoseg_tf.errors import UserError
-from tests.reference.tolerances import Array, Rule, rule_for
+from tests.reference.tolerances import Array, rule_for
 
 _DIR = flags.DEFINE_string("dir", None, "Directory of reference numbers, such as ../shared/reference/A.")
 _FILES = flags.DEFINE_string("files", "", "Compare only files whose name this regular expression finds.")
@@ -127,10 +127,10 @@ def compare_file(directory: Path, name: str) -> Iterator[Row]:
     yield Row(name, False, note="a file that this comparison does not know")
 
 
-def _row(kind: str, name: str, ours: Any, theirs: Any, rule: Rule | None = None) -> Row:
+def _row(kind: str, name: str, ours: Any, theirs: Any) -> Row:
     a, b = (np.asarray(x, np.float64) for x in (ours, theirs))
     try:
-        rule = rule or rule_for(kind, name)
+        rule = rule_for(kind, name)
     except KeyError as error:
         return Row(name, False, b.shape, note=str(error))
     if a.shape != b.shape:
