@@ -8,6 +8,8 @@ on one core and names 93 of 100 unseen close-ups.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
@@ -15,9 +17,8 @@ from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.checkpoint import save_backbone
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.datasets.shapes_drawing import CLOSEUP_NAMES, draw_closeup
-from pseudoseg_tf.nn.model import Backbone
+from pseudoseg_tf.nn.model import Backbone, build_model
 from pseudoseg_tf.progress import Progress
-from pseudoseg_tf.train import create_model
 
 # Names the drawings.
 _SEED = 2026
@@ -68,7 +69,7 @@ def learn_features(config: Config, path: str) -> float:
     learned = learned.batch(_BATCH, drop_remainder=True).take(steps).prefetch(2)
     middle = slice((_DRAWN - _CROP) // 2, (_DRAWN + _CROP) // 2)
 
-    model = create_model(config, len(CLOSEUP_NAMES))
+    model = build_model(len(CLOSEUP_NAMES), **dataclasses.asdict(config.model), seed=config.train.seed)
     classifier = _Classifier(model.backbone)
     classifier.compile(
         tf_keras.optimizers.SGD(

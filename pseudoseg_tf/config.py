@@ -82,6 +82,9 @@ class DataConfig:
     masks: str = ""
     # folder, tfrecord: text file, one class name a line; line k is class id k.
     classes: str = ""
+    # Whether class 0 is the background, which has no image-level label and no Grad-CAM: 0, or none for no. auto: as
+    # the data set's description says, 0 for folder and tfrecord.
+    background: Literal["auto", "0", "none"] = "auto"
     # folder: list files of ids. tfrecord: shard patterns (path/train-*). tfds: split names (train[:20]).
     labeled: str = ""
     unlabeled: str = ""

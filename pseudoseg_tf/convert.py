@@ -55,7 +55,7 @@ def from_tf1(path: str, run_dir: str, config: Config, preset: str = "") -> str:
     checkpoint = Tf1Checkpoint(path)
     info = open_sources(config.data, config.train.mode).info
     config_io.validate_for_classes(config, info.num_classes)
-    model = create_model(config, info.num_classes)
+    model = create_model(config, info)
     optimizer = create_optimizer(config.train)
     optimizer.build(model.trainable_variables)
     mapping = map_variables(checkpoint.shapes, model, optimizer=optimizer)
@@ -95,7 +95,7 @@ def to_tf1(run_dir: str, prefix: str, checkpoint: str = "last") -> str:
     check_free(prefix)
     config = config_io.load(run_dir)
     info = read_info(os.path.join(run_dir, "dataset.json"))
-    model = create_model(config, info.num_classes)
+    model = create_model(config, info)
     optimizer = create_optimizer(config.train)
     optimizer.build(model.trainable_variables)
     _, path = restore_model(run_dir, checkpoint, model, optimizer)

@@ -153,11 +153,11 @@ def evaluate(
         )
     strategy = create_strategy(config.runtime)
     with strategy.scope():
-        model = create_model(config, info.num_classes)
+        model = create_model(config, info)
         step, path = restore_model(run_dir, checkpoint, model)
     evaluator = Evaluator(
         model,
-        evaluation_dataset(val, config.data, info.num_classes),
+        evaluation_dataset(val, config.data),
         info,
         len(val),
         strategy,

@@ -53,7 +53,7 @@ def export(
     config = config_io.load_for_evaluation(run_dir, scales, flip)
     data = config.data
     info = read_info(os.path.join(run_dir, "dataset.json"))
-    model = create_model(config, info.num_classes)
+    model = create_model(config, info)
     _, path = restore_model(run_dir, checkpoint, model)
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])

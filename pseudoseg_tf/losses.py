@@ -139,9 +139,12 @@ def image_classification(
     return _global_mean(cross_entropy, ones, ones, across_replicas)
 
 
-def image_labels_of(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """Which foreground classes occur: [B, H, W] with 255 = ignore -> float32 [B, C-1] of 0 and 1."""
-    classes = tf.reshape(tf.range(1, num_classes, dtype=tf.int32), [1, 1, -1])
+def image_labels_of(labels: tf.Tensor, num_classes: int, background: bool = True) -> tf.Tensor:
+    """Which classes occur: [B, H, W] with 255 = ignore -> float32 of 0 and 1.
+
+    [B, C-1] without class 0, the ``background``; [B, C] where there is none.
+    """
+    classes = tf.reshape(tf.range(int(background), num_classes, dtype=tf.int32), [1, 1, -1])
     flat = tf.reshape(tf.cast(labels, tf.int32), [tf.shape(labels)[0], -1, 1])
     return tf.cast(tf.reduce_any(tf.equal(flat, classes), 1), tf.float32)
 

@@ -30,7 +30,7 @@ class AdditionalBatch(TypedDict):
     weak: tf.Tensor  # normalized float32 [B, H, W, 3]
     strong: tf.Tensor  # the same crops, color-jittered and cut out
     valid: tf.Tensor  # [B, H, W], 0 in padding and CutOut
-    image_labels: tf.Tensor  # float32 [B, C-1]; read in weakly mode only
+    image_labels: tf.Tensor  # float32 [B, K]; read in weakly mode only
 
 
 class LossWeights(NamedTuple):
@@ -173,7 +173,7 @@ def pseudoseg_losses(
     terms["supervised"] = losses.pixel_cross_entropy(
         decoder_logits, labeled["labels"], across_replicas, pixels
     )
-    image_labels = losses.image_labels_of(labeled["labels"], model.num_classes)
+    image_labels = losses.image_labels_of(labeled["labels"], model.num_classes, model.has_background)
     image_logits, cam_weights = model.classify(end_points, training=True)
     if classify_labels:
         terms["classification"] = losses.image_classification(image_logits, image_labels, across_replicas)
@@ -209,7 +209,7 @@ def weak_branch(
         decoder_features, cam_features: the weak view's end points, for the decoder (training mode) and for
             classifier, Grad-CAM and self-attention (inference mode).
         valid: [B, H, W]; the strong view's: cut-out cells leave the attention too, as in the reference.
-        image_labels: [B, C-1] where given (weakly mode); None: the classifier decides, sigmoid >= 0.5.
+        image_labels: [B, K] where given (weakly mode); None: the classifier decides, sigmoid >= 0.5.
         training: batch norm and dropout of the heads as in a training step.
     """
     decoder_features, cam_features = _constant(decoder_features), _constant(cam_features)
@@ -224,7 +224,7 @@ def weak_branch(
         sgc_logits = tf.stop_gradient(model.sgc(cam_features, cam, valid, training=training))
         sgc_logits = resize_align_corners(sgc_logits, size)
     else:
-        cam = tf.zeros([*cam_features.last.shape[:-1], model.num_classes - 1])
+        cam = tf.zeros([*cam_features.last.shape[:-1], model.num_classes - model.has_background])
         sgc_logits = tf.zeros_like(decoder_logits)
     pseudo_label, confidence = make_pseudo_label(
         decoder_logits,

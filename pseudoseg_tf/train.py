@@ -70,7 +70,7 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
         log(note)
     begun = tf.train.latest_checkpoint(checkpoint_directory(run_dir, "last")) is not None
     with strategy.scope():
-        model = create_model(config, sources.info.num_classes, None if begun else log)
+        model = create_model(config, sources.info, None if begun else log)
         optimizer = create_optimizer(config.train)
         optimizer.build(model.trainable_variables)
         best_miou = tf.Variable(-1.0, trainable=False, dtype=tf.float64, name="best_miou")
@@ -90,7 +90,7 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
     trainer.start_at(done)
     evaluator = Evaluator(
         model,
-        pipeline.evaluation_dataset(sources.val, config.data, sources.info.num_classes),
+        pipeline.evaluation_dataset(sources.val, config.data),
         sources.info,
         len(sources.val),
         strategy,
@@ -178,7 +178,7 @@ def _mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices)
 
 
-def create_model(config: Config, num_classes: int, log: Log | None = None) -> PseudoSegModel:
+def create_model(config: Config, info: DatasetInfo, log: Log | None = None) -> PseudoSegModel:
     """The model of a configuration with its first weights; call it in the strategy's scope.
 
     Args:
@@ -188,7 +188,12 @@ def create_model(config: Config, num_classes: int, log: Log | None = None) -> Ps
     if config.runtime.precision == "bfloat16":
         tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        model = build_model(num_classes, **dataclasses.asdict(config.model), seed=config.train.seed)
+        model = build_model(
+            info.num_classes,
+            background=info.has_background,
+            **dataclasses.asdict(config.model),
+            seed=config.train.seed,
+        )
     finally:
         tf_keras.mixed_precision.set_global_policy(before)
     if log is not None and config.init.weights:
@@ -375,11 +380,12 @@ def additional_batch(model: PseudoSegModel, examples: Examples, cutout: int) -> 
     strong, valid = color.strong_view(images, examples["valid"], draws, cutout)
     seen = tf.where(valid > 0, examples["labels"], IGNORE_LABEL)
     given = examples["image_labels"]
+    shown = losses.image_labels_of(seen, model.num_classes, model.has_background)
     return steps.AdditionalBatch(
         weak=model.normalize(images, examples["valid"]),
         strong=model.normalize(strong, valid),
         valid=valid,
-        image_labels=tf.where(given >= 0.0, given, losses.image_labels_of(seen, model.num_classes)),
+        image_labels=tf.where(given >= 0.0, given, shown),
     )
 
 

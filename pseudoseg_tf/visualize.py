@@ -37,20 +37,23 @@ def colorize(labels: UInt8, palette: Palette) -> UInt8:
     return _color_table(palette)[labels]
 
 
-def overlay(image: UInt8, labels: UInt8, palette: Palette, alpha: float = 0.5) -> UInt8:
-    """Tints an image with the colors of its labels; background (0) and ignored pixels stay as they are.
+def overlay(
+    image: UInt8, labels: UInt8, palette: Palette, alpha: float = 0.5, background: bool = True
+) -> UInt8:
+    """Tints an image with the colors of its labels; background and ignored pixels stay as they are.
 
     Args:
       image: uint8 [..., H, W, 3].
       labels: uint8 [..., H, W].
       palette: (red, green, blue) of each class.
       alpha: share of the color, in [0, 1].
+      background: class 0 is the background.
 
     Returns:
       uint8 of the image's shape.
     """
     tinted = np.rint((1 - alpha) * image + alpha * colorize(labels, palette)).astype(np.uint8)
-    return np.where(((labels > 0) & (labels != IGNORE_LABEL))[..., None], tinted, image)
+    return np.where(((labels >= background) & (labels != IGNORE_LABEL))[..., None], tinted, image)
 
 
 def save_palette_png(path: str | os.PathLike[str], labels: UInt8, palette: Palette) -> None:
@@ -90,7 +93,7 @@ def pseudo_label_panel(
     Args:
       weak: uint8 [B, H, W, 3], the weak view.
       strong: uint8 [B, H, W, 3], the strong view.
-      cam: [B, h, w, C-1] in [0, 1], Grad-CAM; its largest score over the classes is shown as heat.
+      cam: [B, h, w, K] in [0, 1], Grad-CAM; its largest score over the classes is shown as heat.
       sgc: [B, h, w, C], scores after self-attention.
       decoder: [B, h, w, C], scores of the decoder.
       pseudo: [B, h, w, C], the pseudo label, soft or hard.

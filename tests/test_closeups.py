@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from pseudoseg_tf import closeups
 from pseudoseg_tf.checkpoint import load_initial_weights
 from pseudoseg_tf.config_io import apply_overrides
+from pseudoseg_tf.nn.model import build_model
 from pseudoseg_tf.presets import preset
-from pseudoseg_tf.train import create_model
 
 
 def test_learned_features_are_first_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +24,7 @@ def test_learned_features_are_first_weights(tmp_path: Path, monkeypatch: pytest.
     assert 0 <= accuracy <= 1
     assert [each.name for each in tmp_path.iterdir()] == ["features.npz"]
 
-    model = create_model(config, 7)
+    model = build_model(7, **dataclasses.asdict(config.model), seed=config.train.seed)
     before = [variable.numpy() for variable in model.backbone.trainable_variables]
     line = load_initial_weights(model, str(path))
     count = len(model.backbone.variables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -59,7 +60,9 @@ def config(folder: Path) -> Config:
 @pytest.fixture(scope="module")
 def theirs(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a checkpoint as the authors' code would leave it for the network of ``config``."""
-    values = tf1.random_values(create_model(config, CLASSES))
+    values = tf1.random_values(
+        build_model(CLASSES, **dataclasses.asdict(config.model), seed=config.train.seed)
+    )
     values = {
         name: abs(value) if name.endswith("variance") else 0.1 * value for name, value in values.items()
     }
@@ -231,7 +234,7 @@ def test_plan_checks_the_first_weights(config: Config, theirs: Path, tmp_path: P
 def test_training_begins_with_the_checkpoint(config: Config, theirs: Path, tmp_path: Path) -> None:
     config = config_io.apply_overrides(config, [f"init.weights={theirs}", "init.last_layers=true"])
     lines: list[str] = []
-    model = create_model(config, open_sources(config.data, "supervised").info.num_classes, lines.append)
+    model = create_model(config, open_sources(config.data, "supervised").info, lines.append)
     assert len(lines) == 1 and lines[0].startswith(f"first weights from {theirs / 'model.ckpt-2'}: ")
     found = Tf1Checkpoint(str(theirs)).read("logits/semantic/biases")
     np.testing.assert_array_equal(model.head.decoder.logits.bias, found)

@@ -18,6 +18,7 @@ from pseudoseg_tf.checkpoint import restore_model
 from pseudoseg_tf.data.decode import decode_image
 from pseudoseg_tf.data.pipeline import evaluation_dataset
 from pseudoseg_tf.data.sources import open_sources
+from pseudoseg_tf.data.specs import DatasetInfo, voc_palette
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import evaluate
 from pseudoseg_tf.export import export
@@ -26,6 +27,8 @@ from pseudoseg_tf.inference import Predictor, predict
 from pseudoseg_tf.train import create_model
 from pseudoseg_tf.visualize import save_image
 from tests.tiny import CLASS_NAMES, SIZES, STEP, make_run, random_images, resize_plainly
+
+INFO = DatasetInfo(CLASS_NAMES, voc_palette(len(CLASS_NAMES)), "tiny")
 
 EVAL_SIZE = (33, 49)
 
@@ -55,7 +58,7 @@ def test_export_writes_one_complete_directory(exported: Path) -> None:
 
 def test_exported_model_equals_evaluation_at_any_size(run_dir: str, predictor: Predictor) -> None:
     config = config_io.load(run_dir)
-    model = create_model(config, len(CLASS_NAMES))
+    model = create_model(config, INFO)
     restore_model(run_dir, "best", model)
     for size in [*SIZES, (70, 20)]:
         images = random_images(2, *size)
@@ -72,7 +75,7 @@ def test_exported_model_has_the_labels_of_evaluation_with_scales_and_flip(
 ) -> None:
     options = {"scales": (0.5, 1.75), "flip": True}
     export(run_dir, str(tmp_path / "model"), **options)
-    model = create_model(config_io.load(run_dir), len(CLASS_NAMES))
+    model = create_model(config_io.load(run_dir), INFO)
     restore_model(run_dir, "best", model)
     predictor = Predictor(tmp_path / "model")
 
@@ -115,7 +118,7 @@ np.save(sys.argv[2] + "/probabilities.npy", output["probabilities"])
 
 def test_exported_model_leaves_out_what_only_training_needs(run_dir: str, exported: Path) -> None:
     weights = tf.train.load_checkpoint(str(exported / "variables" / "variables")).get_variable_to_shape_map()
-    model = create_model(config_io.load(run_dir), len(CLASS_NAMES))
+    model = create_model(config_io.load(run_dir), INFO)
     needed = len(model.backbone.variables) + len(model.head.variables)
     assert sum(name.startswith("weights/") for name in weights) == needed < len(model.variables)
 
@@ -201,13 +204,13 @@ def test_exported_model_resizes_as_evaluation_does(run_dir: str, tmp_path: Path)
     written["config"]["data"] |= {"min_resize": 20, "max_resize": 33, "resize_factor": 8}
     write_json(resized_run / "config.json", written)
     config = config_io.load(resized_run)
-    model = create_model(config, len(CLASS_NAMES))
+    model = create_model(config, INFO)
     restore_model(str(resized_run), "best", model)
     export(str(resized_run), str(tmp_path / "model"))
     predictor = Predictor(tmp_path / "model")
 
     val = open_sources(config.data, "supervised").val
-    dataset = evaluation_dataset(val, dataclasses.replace(config.data, eval_batch=1), len(CLASS_NAMES))
+    dataset = evaluation_dataset(val, dataclasses.replace(config.data, eval_batch=1))
     for index, batch in enumerate(dataset):
         _, evaluated = predict(model, batch["image"], EVAL_SIZE, batch["size"])
         height, width = batch["size"][0].numpy()

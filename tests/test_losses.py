@@ -195,6 +195,8 @@ def test_image_classification_is_mean_sigmoid_cross_entropy() -> None:
 def test_image_labels_skip_background_and_ignored_pixels() -> None:
     labels = tf.constant([[[0, 1], [255, 3]], [[0, 0], [0, 0]], [[255, 255], [255, 255]]], tf.uint8)
     np.testing.assert_array_equal(losses.image_labels_of(labels, 4), [[1, 0, 1], [0, 0, 0], [0, 0, 0]])
+    every = losses.image_labels_of(labels, 4, background=False)
+    np.testing.assert_array_equal(every, [[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]])
 
 
 def test_weight_decay_is_half_the_sum_of_squares() -> None:

@@ -208,6 +208,28 @@ def test_without_attention_the_decoder_teaches_alone(batches) -> None:
         np.testing.assert_allclose(terms[name], expected[name], rtol=1e-6)
 
 
+@pytest.mark.parametrize("weakly", [False, True])
+def test_without_a_background_every_class_has_image_label_cam_and_score(batches, weakly: bool) -> None:
+    labeled, additional = batches
+    given = tf.constant([[1.0, 0, 0], [0, 0, 1]])
+    additional = steps.AdditionalBatch(**{**additional, "image_labels": given})
+    model = _model(background=False)
+    features = model.features((additional["weak"] if weakly else labeled["image"]), training=True)
+    image_logits, _ = model.classify(features, training=True)
+    expected = losses.image_classification(
+        image_logits, given if weakly else losses.image_labels_of(labeled["labels"], 3, background=False)
+    )
+    terms, branch, tape = _run(model, (labeled, additional), weakly=weakly)
+    np.testing.assert_allclose(terms["classification"], expected, rtol=1e-5)
+    assert branch.cam.shape[-1] == branch.sgc_logits.shape[-1] == 3
+    if weakly:
+        shown = branch.cam.numpy().max((1, 2)) > 0
+        assert not shown[given.numpy() == 0].any() and shown.any()
+    normalized = branch.decoder_logits, branch.sgc_logits
+    np.testing.assert_allclose(branch.pseudo_label, make_pseudo_label(*normalized)[0], atol=1e-6)
+    assert _reached(tape, terms["attention"], model) == {"sgc"}
+
+
 def test_weakly_mode_can_train_the_classifier_on_labeled_images(batches) -> None:
     """The reference's cls_with_cls=False; Grad-CAM still sees the given image-level labels."""
     options = steps.PseudoLabelOptions(classify_labeled=True)

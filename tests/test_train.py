@@ -16,10 +16,12 @@ import tensorflow as tf
 from PIL import Image
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.checkpoint import checkpoint_directory
 from pseudoseg_tf.config import Config, TrainConfig
 from pseudoseg_tf.data import pipeline
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.evaluate import evaluate
 from pseudoseg_tf.losses import ALL_PIXELS
 from pseudoseg_tf.optim import Momentum, PolynomialDecay
 from pseudoseg_tf.train import (
@@ -226,7 +228,7 @@ def test_options_of_optimizer_and_pixel_losses_continue_bit_for_bit(folder: Path
     first, second, third = (next(batches) for _ in range(3))
 
     def begin() -> tuple[Trainer, tf.train.Checkpoint, list[tf.Variable]]:
-        model = create_model(config, sources.info.num_classes)
+        model = create_model(config, sources.info)
         optimizer = create_optimizer(config.train)
         optimizer.build(model.trainable_variables)
         strategy = tf.distribute.OneDeviceStrategy("CPU:0")
@@ -247,10 +249,25 @@ def test_options_of_optimizer_and_pixel_losses_continue_bit_for_bit(folder: Path
         np.testing.assert_array_equal(ours, theirs, err_msg=ours.name)
 
 
+def test_a_run_without_a_background_is_evaluated_as_it_was_trained(folder: Path, tmp_path: Path) -> None:
+    """Class 0 trains the classifier, and whoever opens the run builds the same network."""
+    config = config_io.apply_overrides(
+        small_config(folder, "weakly", steps=1),
+        ["data.background=none", f"data.unlabeled={folder / 'labeled.txt'}"],
+    )
+    results = train(config, str(tmp_path / "run"), _quiet)
+    assert evaluate(str(tmp_path / "run"))["miou"] == pytest.approx(results["last"]["miou"], rel=1e-6)
+    kernel = tf.train.load_variable(
+        checkpoint_directory(str(tmp_path / "run"), "last"),
+        "model/classifier/kernel/.ATTRIBUTES/VARIABLE_VALUE",
+    )
+    assert kernel.shape[-1] == len(CLASS_NAMES)
+
+
 def test_last_layers_are_the_logits_and_the_classifier(folder: Path) -> None:
     config = config_io.apply_overrides(small_config(folder), ["train.last_layer_multiplier=10"])
     sources = open_sources(config.data, config.train.mode)
-    model = create_model(config, sources.info.num_classes)
+    model = create_model(config, sources.info)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     trainer = Trainer(config, model, create_optimizer(config.train), strategy, sources)
     factors = {
@@ -270,7 +287,7 @@ def _steps(
 ) -> tuple[dict[str, float], list[np.ndarray]]:
     sources = open_sources(config.data, config.train.mode)
     with strategy.scope():
-        model = create_model(config, sources.info.num_classes)
+        model = create_model(config, sources.info)
         optimizer = Momentum(PolynomialDecay(0.02, 100), 0.9)
         optimizer.build(model.trainable_variables)
     trainer = Trainer(config, model, optimizer, strategy, sources)

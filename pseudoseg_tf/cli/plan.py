@@ -28,7 +28,7 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
     sources = open_sources(data, train.mode)
     info = sources.info
     validate_for_classes(config, info.num_classes)
-    model = build_model(info.num_classes, **dataclasses.asdict(config.model))
+    model = build_model(info.num_classes, background=info.has_background, **dataclasses.asdict(config.model))
     init = config.init
     # A run that continues needs none.
     starts = bool(init.weights) and not continues

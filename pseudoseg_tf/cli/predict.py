@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     from pseudoseg_tf.visualize import overlay, save_image, save_palette_png
 
     predictor = Predictor(_MODEL.value)
-    palette = predictor.info.palette
+    palette, background = predictor.info.palette, predictor.info.has_background
     out.mkdir(parents=True, exist_ok=True)
     failed = 0
     with Progress(len(paths), "predict") as progress:
@@ -56,7 +56,8 @@ def main(argv: Sequence[str]) -> None:
                 failed += 1
             else:
                 labels = predictor(image).labels
-                save_image(out / f"{name}_overlay.jpg", overlay(image, labels, palette))
+                tinted = overlay(image, labels, palette, background=background)
+                save_image(out / f"{name}_overlay.jpg", tinted)
                 save_palette_png(out / f"{name}.png", labels, palette)
             progress.update()
     if failed:

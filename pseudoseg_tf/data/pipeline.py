@@ -73,7 +73,6 @@ def training_dataset(
 def evaluation_dataset(
     source: Source,
     data: DataConfig,
-    num_classes: int,
     start: int = 0,
     shard: tuple[int, int] = (1, 0),
 ) -> tf.data.Dataset:
@@ -83,7 +82,6 @@ def evaluation_dataset(
         source: the records.
         data: range of sizes, canvas and batch size; with `eval_size` (0, 0) each image has its own canvas, in
             a batch of 1.
-        num_classes: number of classes, background included.
         start: the record to begin with.
         shard: (n, i) keeps every n-th record from the i-th one on.
 
@@ -97,7 +95,7 @@ def evaluation_dataset(
     canvas = data.eval_size if any(data.eval_size) else None
 
     def example(index: tf.Tensor) -> Example:
-        image, labels, _ = _read(source, num_classes, index)
+        image, labels, _ = _read(source, index)
         image, labels = _resized(image, labels, data)
         size = tf.shape(labels)
         if canvas is None:
@@ -154,7 +152,7 @@ def training_example(source: Source, data: DataConfig, name: str, counter: tf.Te
     geometry_seed, strong_seed = tf.unstack(tf.random.split(tf.random.fold_in(view_seed, counter), 2))
 
     index = _shuffled(counter, len(source), order_seed)
-    image, labels, image_labels = _read(source, source.info.num_classes, index)
+    image, labels, image_labels = _read(source, index)
     image, labels = _resized(image, labels, data)
     draws = geometry_draws(
         geometry_seed, tf.shape(labels), data.crop_size, data.min_scale, data.max_scale, data.scale_step
@@ -208,29 +206,30 @@ def _checked_size(source: Source, index: tf.Tensor, size: tf.Tensor, canvas: tup
 
 # AutoGraph would rewrite the readers and decoders called in here, which are plain Python.
 @tf.autograph.experimental.do_not_convert
-def _read(source: Source, num_classes: int, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _read(source: Source, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Reads and decodes one record inside a graph.
 
     Args:
         source: the records.
-        num_classes: number of classes, background included.
         index: int64 [], position in the source.
 
     Returns:
-        The image uint8 [h, w, 3], the labels uint8 [h, w], the image-level labels float32 [num_classes - 1].
+        The image uint8 [h, w, 3], the labels uint8 [h, w], the image-level labels float32, one for
+        each of the info's `image_classes`, all -1 where they are not given.
     """
+    info = source.info
 
     def read(position: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         record = source.read(int(position))
-        image, labels = decode_record(record, num_classes)
+        image, labels = decode_record(record, info.num_classes)
         image_labels = record.image_labels
         if image_labels is None:
-            image_labels = np.full(num_classes - 1, -1)
+            image_labels = np.full(len(info.image_classes), -1)
         return image, labels, image_labels.astype(np.float32)
 
     image, labels, image_labels = tf.numpy_function(read, [index], (tf.uint8, tf.uint8, tf.float32))
     return (
         tf.ensure_shape(image, [None, None, 3]),
         tf.ensure_shape(labels, [None, None]),
-        tf.ensure_shape(image_labels, [num_classes - 1]),
+        tf.ensure_shape(image_labels, [len(info.image_classes)]),
     )

@@ -65,7 +65,7 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
         return Sources(info, labeled, None, val)
     image_labels = {}
     if mode == "weakly" and data.image_labels:
-        image_labels = read_image_labels(data.image_labels, info.class_names)
+        image_labels = read_image_labels(data.image_labels, info.image_classes)
     unlabeled = open_one(data.unlabeled, "data.unlabeled", need_masks=False, image_labels=image_labels)
     check_disjoint(unlabeled.ids, "data.unlabeled", val.ids, "data.val")
     notes = []
@@ -93,15 +93,22 @@ class _Opener(Protocol):
 
 def _opener(data: DataConfig) -> tuple[DatasetInfo, _Opener]:
     """Returns the classes, and how to open a list, for the kind of source configured."""
+
+    def described(info: DatasetInfo) -> DatasetInfo:
+        if data.background == "auto":
+            return info
+        return dataclasses.replace(info, has_background=data.background == "0")
+
     if data.source == "tfds":
         # Importing TFDS takes seconds; only those who use it should wait.
         from pseudoseg_tf.data.tfds_source import TFDSSource, open_builder
 
         builder, info = open_builder(data.name, data.data_dir)
+        info = described(info)
         return info, functools.partial(TFDSSource, info, builder)
     class_names = read_class_names(data.classes)
     name = os.path.basename(os.path.dirname(os.path.abspath(data.classes)))
-    info = DatasetInfo(class_names, voc_palette(len(class_names)), name)
+    info = described(DatasetInfo(class_names, voc_palette(len(class_names)), name))
     if data.source == "tfrecord":
         from pseudoseg_tf.data.tfrecord import TFRecordSource
 
@@ -119,11 +126,12 @@ def _check_masks(source: Source, key: str) -> None:
         record = source.read(position * len(source) // count)
         if record.mask is not None:  # Never None here: the source was asked for masks.
             seen[decode_mask(record.mask, record.id, source.info.num_classes)] = True
-    if not seen[1:IGNORE_LABEL].any():
+    if not seen[source.info.has_background : IGNORE_LABEL].any():
         values = ", ".join(map(str, np.flatnonzero(seen)))
+        least = "no class but the background" if source.info.has_background else "no class"
         raise UserError(
-            f"{key}: the {count} masks looked at hold the values {values} alone, which is no class but the "
-            f"background; save class ids as pixel values ({IGNORE_LABEL} means ignored)"
+            f"{key}: the {count} masks looked at hold the values {values} alone, which is {least}; save class "
+            f"ids as pixel values ({IGNORE_LABEL} means ignored)"
         )
 
 

@@ -38,17 +38,19 @@ def voc_palette(num_colors: int) -> tuple[tuple[int, int, int], ...]:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """The classes of a data set; class 0 is the background.
+    """The classes of a data set.
 
     Attributes:
       class_names: one name per class id, in order of the ids.
       palette: one (red, green, blue), 0 to 255, per class id, for pictures.
       name: what the data set is called in logs and file names.
+      has_background: class 0 is the background: what is none of the other classes, and no image-level label.
     """
 
     class_names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     name: str
+    has_background: bool = True
 
     def __post_init__(self) -> None:
         if len(self.class_names) != len(self.palette):
@@ -59,12 +61,18 @@ class DatasetInfo:
         """Number of classes, background included."""
         return len(self.class_names)
 
+    @property
+    def image_classes(self) -> tuple[str, ...]:
+        """The classes that image-level labels speak of: all but the background."""
+        return self.class_names[self.has_background :]
+
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as plain JSON values."""
         return {
             "name": self.name,
             "class_names": list(self.class_names),
             "palette": [list(color) for color in self.palette],
+            "background": 0 if self.has_background else None,
         }
 
     @classmethod
@@ -79,6 +87,8 @@ class DatasetInfo:
                 class_names=tuple(str(name) for name in values["class_names"]),
                 palette=tuple((int(red), int(green), int(blue)) for red, green, blue in values["palette"]),
                 name=str(values["name"]),
+                # Descriptions that do not say have one.
+                has_background=values.get("background", 0) is not None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
@@ -95,7 +105,7 @@ class Record:
       id: unique within its source; relative to the image folder, without file extension.
       image: JPEG or PNG file content.
       mask: PNG file content holding class ids; None for an image without pixel labels.
-      image_labels: float32 [num_classes - 1], 1 where the class (without background) is in the image,
+      image_labels: float32, one for each of the info's `image_classes`: 1 where the class is in the image,
         else 0; None where image-level labels are not given.
     """
 

@@ -6,7 +6,7 @@ import csv
 import difflib
 import os
 import posixpath
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def read_lines(path: str | os.PathLike[str], key: str) -> list[str]:
 
 
 def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Reads class names, one a line: line k, counted from 0, names class id k, and line 0 the background.
+    """Reads class names, one a line: line k, counted from 0, names class id k.
 
     Raises:
       UserError: the file cannot be read, a name is repeated, a blank line stands between names (the ids would
@@ -75,24 +75,27 @@ def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
     if not 2 <= len(lines) <= IGNORE_LABEL:
         raise UserError(
             f"data.classes: {path} holds {len(lines)} names; it needs 2 to {IGNORE_LABEL}, one a line, "
-            "the background first"
+            "the background, if there is one, first"
         )
     return tuple(lines)
 
 
-def read_image_labels(path: str | os.PathLike[str], class_names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def read_image_labels(path: str | os.PathLike[str], image_classes: Sequence[str]) -> dict[str, np.ndarray]:
     """Reads image-level labels from a CSV file of rows `id,name,name,...`, without a header row.
 
     A row may name no class: the image then shows the background only.
 
+    Args:
+      path: the file.
+      image_classes: names of the classes but the background, see `DatasetInfo.image_classes`.
+
     Returns:
-      By canonical id, float32 [len(class_names) - 1]: 1 for the classes named, background left out.
+      By canonical id, float32 [len(image_classes)]: 1 for the classes named.
 
     Raises:
       UserError: the file cannot be read, a row has no id or that of an earlier row, or an unknown class.
     """
     labels: dict[str, np.ndarray] = {}
-    foreground = class_names[1:]
     # Lines are parsed one by one, so that a stray quote spoils one row and not the rest of the file.
     for number, line in enumerate(read_lines(path, "data.image_labels"), 1):
         if not line:
@@ -107,14 +110,14 @@ def read_image_labels(path: str | os.PathLike[str], class_names: tuple[str, ...]
         record_id = canonical_id(first)
         if record_id in labels:
             raise UserError(f"{where} repeats the id {record_id!r}; give all its classes in one row")
-        present = np.zeros(len(foreground), np.float32)
+        present = np.zeros(len(image_classes), np.float32)
         for name in filter(None, names):
-            if name not in foreground:
+            if name not in image_classes:
                 raise UserError(
                     f"{where} names {name!r}, which is not a class of data.classes other than the "
-                    f"background{nearest_hint(name, foreground)}"
+                    f"background{nearest_hint(name, image_classes)}"
                 )
-            present[foreground.index(name)] = 1
+            present[image_classes.index(name)] = 1
         labels[record_id] = present
     return labels
 

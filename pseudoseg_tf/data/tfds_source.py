@@ -26,7 +26,8 @@ def open_builder(name: str, data_dir: str) -> tuple[tfds.core.DatasetBuilder, Da
     """Finds a builder and prepares its files, as ArrayRecord, if they are not there.
 
     The builder needs the features "image" (Image), "label" (Image of one uint8 channel, 255 ignored) and "id"
-    (Text); its metadata needs "class_names" and may hold "palette".
+    (Text); its metadata needs "class_names" and may hold "palette" and
+    "background" (0: class 0 is the background, as where it does not say; None: no class is).
 
     Args:
       name: TFDS name, such as "shapes_seg" or "shapes_seg/96px"; builders of this package need no import.
@@ -48,8 +49,11 @@ def open_builder(name: str, data_dir: str) -> tuple[tfds.core.DatasetBuilder, Da
         lacks = f"the features {', '.join(sorted(missing))}" if missing else "class_names in its metadata"
         raise UserError(f"{where} lacks {lacks}; give a segmentation builder such as shapes_seg")
     _ask(builder.download_and_prepare, where)
-    palette = builder.info.metadata.get("palette") or voc_palette(len(class_names))
-    info = DatasetInfo.from_json({"name": builder.name, "class_names": class_names, "palette": palette})
+    metadata = builder.info.metadata
+    palette = metadata.get("palette") or voc_palette(len(class_names))
+    info = DatasetInfo.from_json(
+        {**metadata, "name": builder.name, "class_names": class_names, "palette": palette}
+    )
     return builder, info
 
 

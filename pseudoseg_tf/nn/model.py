@@ -45,7 +45,9 @@ class PseudoSegModel(tf_keras.Model):
         backbone: layer from normalized images to ``EndPoints``.
         head: layer from ``EndPoints`` to ``decoder_logits``.
         sgc: self-attention over hypercolumn features.
-        num_classes: C, background (class 0) included.
+        num_classes: C, background included.
+        background: class 0 is the background: no class of the image-level classifier, of which there are K, and
+            in self-attention what the others leave. Else K = C.
         hypercolumn: the stages that self-attention sees, 1 for the last one, 2 for the one before, ...
         classifier_keep_prob: of the dropout before the image-level classifier.
         classifier_initializer: of its kernel.
@@ -61,6 +63,7 @@ class PseudoSegModel(tf_keras.Model):
         sgc: SelfAttention,
         num_classes: int,
         *,
+        background: bool = True,
         hypercolumn: Sequence[int] = (1, 2),
         classifier_keep_prob: float = 1.0,
         classifier_initializer: Initializer = "glorot_uniform",
@@ -73,7 +76,7 @@ class PseudoSegModel(tf_keras.Model):
         self.head = head
         self.sgc_attention = sgc
         self.classifier = tf_keras.layers.Dense(
-            num_classes - 1,
+            num_classes - background,
             kernel_initializer=classifier_initializer,
             # Logits feed a loss and Grad-CAM: float32 under every precision policy.
             dtype="float32",
@@ -81,6 +84,7 @@ class PseudoSegModel(tf_keras.Model):
         )
         self.classifier_dropout = Dropout(classifier_keep_prob, seed, name="image_dropout")
         self.num_classes = num_classes
+        self.has_background = background
         self.fine_tune_batch_norm = fine_tune_batch_norm
         # The reference concatenates the last stage first.
         self._hypercolumn = tuple(sorted(hypercolumn))
@@ -109,7 +113,7 @@ class PseudoSegModel(tf_keras.Model):
         return self.head(end_points, training=training)
 
     def classify(self, end_points: EndPoints, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-        """End points -> float32 image_logits [B, C-1], and the channel weights of ``grad_cam`` [C-1, F].
+        """End points -> float32 image_logits [B, K], and the channel weights of ``grad_cam`` [K, F].
 
         Dropout follows the backbone's batch norm: off where that is not fine-tuned, as in the reference.
         """
@@ -119,7 +123,7 @@ class PseudoSegModel(tf_keras.Model):
         )
 
     def grad_cam(self, end_points: EndPoints, weights: tf.Tensor, image_labels: tf.Tensor) -> tf.Tensor:
-        """Class maps [B, h, w, C-1] in [0, 1] of the classes in ``image_labels`` [B, C-1]."""
+        """Class maps [B, h, w, K] in [0, 1] of the classes in ``image_labels`` [B, K]."""
         return grad_cam(end_points.last, weights, image_labels)
 
     def sgc(self, end_points: EndPoints, cam: tf.Tensor, valid: tf.Tensor, training: bool) -> tf.Tensor:
@@ -152,6 +156,7 @@ def build_model(
     num_classes: int,
     backbone: BackboneName = "mobilenet_v1",
     *,
+    background: bool = True,
     output_stride: int = 16,
     atrous_rates: Sequence[int] = (6, 12, 18),
     multi_grid: Sequence[int] = (1, 1, 1),
@@ -171,7 +176,8 @@ def build_model(
     """A ``PseudoSegModel`` with all its variables made.
 
     Args:
-        num_classes: C, background (class 0) included.
+        num_classes: C, background included.
+        background: class 0 is the background; false: there is none.
         backbone: "mobilenet_v1", "xception_65", "resnet_v1_50_beta", "resnet_v1_101_beta", or a ResNet with the
             7x7 stem, "resnet_v1_50" or "resnet_v1_101".
         atrous_rates: as for output stride 16; doubled at 8.
@@ -216,13 +222,14 @@ def build_model(
         synchronized=synchronized_batch_norm,
         name="pixel_normalization_bn",
     )
-    sgc = SelfAttention(num_classes, attention_dim, sgc_norm if attention_v2 else None, seeds)
+    sgc = SelfAttention(num_classes, attention_dim, sgc_norm if attention_v2 else None, seeds, background)
     classifier_seed = seeds()
     model = PseudoSegModel(
         network,
         head,
         sgc,
         num_classes,
+        background=background,
         hypercolumn=hypercolumn,
         classifier_keep_prob=classifier_keep_prob or (0.5 if is_xception else 1.0),
         # As the kernels of the backbone.

@@ -27,23 +27,26 @@ def attention_weights(query: tf.Tensor, key: tf.Tensor, valid: tf.Tensor) -> tf.
     return tf.nn.softmax(logits + (1.0 - both) * _MASKED)
 
 
-def propagate(weights: tf.Tensor, cam: tf.Tensor, skip: bool = True) -> tf.Tensor:
+def propagate(weights: tf.Tensor, cam: tf.Tensor, skip: bool = True, background: bool = True) -> tf.Tensor:
     """Attention-weighted sum of the class scores, plus the scores themselves.
 
     Args:
         weights: [B, N, N].
         cam: [B, N, K] in [0, 1].
         skip: add the scores themselves.
+        background: put a score for it before the others: 2 minus the largest of them.
 
     Returns:
-        [B, N, K + 1] in [0, 2]: background first, as 2 minus the largest class score. Without ``skip`` in
-        [0, 1], the background as 1 minus the largest.
+        [B, N, K + 1], without ``background`` [B, N, K], in [0, 2]. Without ``skip`` in [0, 1], the background as
+        1 minus the largest.
     """
     scores = tf.matmul(weights, cam)
     if skip:
         scores += cam
-    background = (2.0 if skip else 1.0) - tf.reduce_max(scores, -1, keepdims=True)
-    return tf.concat([background, scores], -1)
+    if not background:
+        return scores
+    rest = (2.0 if skip else 1.0) - tf.reduce_max(scores, -1, keepdims=True)
+    return tf.concat([rest, scores], -1)
 
 
 class SelfAttention(tf_keras.layers.Layer):
@@ -52,11 +55,19 @@ class SelfAttention(tf_keras.layers.Layer):
     Its inputs are constants to it: the SGC loss trains these weights only.
 
     Args:
+        num_classes: C; one more than there are class maps if class 0 is the ``background``.
         batch_norm: None for the reference's first version (``att_v2=False``): no skip connection, and a bias
             in place of the batch norm.
     """
 
-    def __init__(self, num_classes: int, dimension: int, batch_norm: BatchNorm | None, seeds: SeedSequence):
+    def __init__(
+        self,
+        num_classes: int,
+        dimension: int,
+        batch_norm: BatchNorm | None,
+        seeds: SeedSequence,
+        background: bool = True,
+    ):
         super().__init__(name="sgc")
 
         def conv(filters: int, name: str, use_bias: bool = False) -> Conv:
@@ -67,11 +78,12 @@ class SelfAttention(tf_keras.layers.Layer):
         self.key = conv(dimension, "key")
         self.pixel_normalization = conv(num_classes, "pixel_normalization", use_bias=batch_norm is None)
         self.batch_norm = batch_norm
+        self._background = background
 
     def call(
         self, hypercolumn: tf.Tensor, cam: tf.Tensor, valid: tf.Tensor, training: bool = False
     ) -> tf.Tensor:
-        """[B, h, w, D], [B, h, w, K], [B, h, w] -> float32 sgc_logits [B, h, w, K + 1]."""
+        """[B, h, w, D], [B, h, w, K], [B, h, w] -> float32 sgc_logits [B, h, w, C]."""
         hypercolumn, cam = tf.stop_gradient(hypercolumn), tf.stop_gradient(cam)
         batch, rows, columns = tf.shape(cam)[0], tf.shape(cam)[1], tf.shape(cam)[2]
 
@@ -83,7 +95,7 @@ class SelfAttention(tf_keras.layers.Layer):
             cells(self.key(hypercolumn)),
             tf.reshape(tf.cast(valid, tf.float32), [batch, rows * columns]),
         )
-        scores = propagate(weights, cells(cam), skip=self.batch_norm is not None)
+        scores = propagate(weights, cells(cam), skip=self.batch_norm is not None, background=self._background)
         scores = tf.reshape(scores, [batch, rows, columns, scores.shape[-1]])
         logits = self.pixel_normalization(scores)
         if self.batch_norm is not None:

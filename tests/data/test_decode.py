@@ -288,7 +288,16 @@ class TestDatasetInfo:
     def test_json_round_trip(self) -> None:
         info = DatasetInfo(("background", "cat"), voc_palette(2), "pets")
         assert DatasetInfo.from_json(info.to_json()) == info
-        assert info.num_classes == 2
+        assert info.num_classes == 2 and info.image_classes == ("cat",)
+
+    def test_without_a_background_every_class_can_label_an_image(self) -> None:
+        info = DatasetInfo(("road", "car"), voc_palette(2), "streets", has_background=False)
+        assert info.image_classes == ("road", "car")
+        assert info.to_json()["background"] is None and DatasetInfo.from_json(info.to_json()) == info
+
+    def test_a_description_that_does_not_say_has_a_background(self) -> None:
+        values = {"name": "pets", "class_names": ["background", "cat"], "palette": [[0, 0, 0], [1, 2, 3]]}
+        assert DatasetInfo.from_json(values).has_background
 
     @pytest.mark.parametrize(
         "change",

@@ -265,7 +265,7 @@ def test_a_damaged_record_is_named_to_the_user():
 
 def test_evaluation_gives_each_image_its_own_canvas():
     source = make_sources().val
-    batches = take(pipeline.evaluation_dataset(source, DATA, 3), 9)
+    batches = take(pipeline.evaluation_dataset(source, DATA), 9)
     assert len(batches) == 3
     for index, batch in enumerate(batches):
         image, labels, _ = noise(index)
@@ -280,7 +280,7 @@ def test_evaluation_gives_each_image_its_own_canvas():
 
 def test_evaluation_keeps_the_remainder_on_a_static_canvas():
     data = dataclasses.replace(DATA, eval_size=(33, 65), eval_batch=2)
-    dataset = pipeline.evaluation_dataset(make_sources().val, data, 3)
+    dataset = pipeline.evaluation_dataset(make_sources().val, data)
     assert dataset.element_spec["image"].shape.as_list() == [None, 33, 65, 3]
     assert dataset.element_spec["labels"].shape.as_list() == [None, 33, 65]
     assert [batch["index"].tolist() for batch in dataset.as_numpy_iterator()] == [[0, 1], [2]]
@@ -290,7 +290,7 @@ def test_evaluation_starts_anywhere_and_is_sharded():
     source = MemorySource(7, noise)
 
     def visited(**options: Any) -> list[int]:
-        return [int(batch["index"][0]) for batch in pipeline.evaluation_dataset(source, DATA, 3, **options)]
+        return [int(batch["index"][0]) for batch in pipeline.evaluation_dataset(source, DATA, **options)]
 
     assert visited(start=4) == [4, 5, 6]
     assert visited(shard=(2, 1)) == [1, 3, 5]
@@ -302,7 +302,7 @@ def test_an_image_beyond_the_canvas_is_named_to_the_user():
     data = dataclasses.replace(DATA, eval_size=(33, 33))
     message = r"UserError: example-0: .* 40x20 .*data\.eval_size=33,33: set data\.eval_size to at least 49,33"
     with pytest.raises(tf.errors.OpError, match=message):
-        take(pipeline.evaluation_dataset(source, data, 3), 1)
+        take(pipeline.evaluation_dataset(source, data), 1)
 
 
 RANGE = {"min_resize": 14, "max_resize": 25, "resize_factor": 4}
@@ -345,7 +345,7 @@ def test_scales_count_from_the_resized_image():
 @pytest.mark.parametrize("eval_size", [(0, 0), (33, 33)])
 def test_evaluation_compares_at_the_resized_size(eval_size):
     data = dataclasses.replace(DATA, **RANGE, eval_size=eval_size)
-    batches = take(pipeline.evaluation_dataset(MemorySource(4, noise), data, 3), 4)
+    batches = take(pipeline.evaluation_dataset(MemorySource(4, noise), data), 4)
     for index, batch in enumerate(batches):
         image, labels = in_range(index)
         height, width = labels.shape
@@ -360,8 +360,8 @@ def test_evaluation_compares_at_the_resized_size(eval_size):
 def test_the_canvas_must_hold_the_resized_image():
     large = MemorySource(1, lambda _: (np.zeros([60, 80, 3], np.uint8), np.zeros([60, 80], np.uint8), None))
     data = dataclasses.replace(DATA, eval_size=(33, 33), min_resize=24)
-    (batch,) = take(pipeline.evaluation_dataset(large, data, 3), 2)
+    (batch,) = take(pipeline.evaluation_dataset(large, data), 2)
     assert batch["size"].tolist() == [[24, 32]]
     message = r"UserError: example-0: the image is 30x40 .*set data\.eval_size to at least 33,49"
     with pytest.raises(tf.errors.OpError, match=message):
-        take(pipeline.evaluation_dataset(large, dataclasses.replace(data, min_resize=30), 3), 1)
+        take(pipeline.evaluation_dataset(large, dataclasses.replace(data, min_resize=30)), 1)

@@ -138,6 +138,20 @@ class TestFolder:
         assert labeled.read(1).image == Path(tmp_path / "images/p1.png").read_bytes()
         np.testing.assert_array_equal(decode_record(labeled.read(2), 3)[1], labels_of(1))
 
+    def test_data_without_a_background(self, folder: DataConfig, tmp_path: Path) -> None:
+        """Class 0 is then a class as the others: in image-level labels, and alone in the masks."""
+        labels = tmp_path / "labels.csv"
+        labels.write_text("p3,background,dog\np4\np5\np6,cat\n")
+        for number in range(3):
+            put_mask(number, np.zeros([6, 8], np.uint8))(folder)
+        folder = dataclasses.replace(folder, image_labels=str(labels))
+        with pytest.raises(UserError, match="which is no class but the background"):
+            open_sources(folder, "weakly")
+        without = dataclasses.replace(folder, background="none")
+        sources = open_sources(without, "weakly")
+        assert not sources.info.has_background and sources.unlabeled is not None
+        np.testing.assert_array_equal(sources.unlabeled.read(0).image_labels, [1, 0, 1])
+
     def test_each_directory_is_listed_once(self, folder: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
         listed = []
         scandir = os.scandir
@@ -520,6 +534,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
         def _info(self) -> tfds.core.DatasetInfo:
             return tfds.core.DatasetInfo(builder=self, features=super()._info().features)
 
+    class Streets(TinyScenes):
+        __module__ = "tiny_scenes"
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            metadata = tfds.core.MetadataDict(class_names=list(INFO.class_names), background=None)
+            return tfds.core.DatasetInfo(builder=self, features=super()._info().features, metadata=metadata)
+
     class Photos(TinyScenes):
         __module__ = "tiny_scenes"
 
@@ -546,6 +567,15 @@ class TestTFDS:
         assert sources.unlabeled is not None
         check(sources.unlabeled, [3, 4, 5, 6])
         assert sources.notes == ()
+
+    def test_background_is_as_described_unless_the_configuration_says(self, prepared: DataConfig) -> None:
+        for key, expected in {"auto": True, "0": True, "none": False}.items():
+            info = open_sources(dataclasses.replace(prepared, background=key), "supervised").info
+            assert info.has_background == expected
+        streets = dataclasses.replace(prepared, name="streets")
+        for key, expected in {"auto": False, "0": True, "none": False}.items():
+            info = open_sources(dataclasses.replace(streets, background=key), "supervised").info
+            assert info.has_background == expected
 
     def test_bytes_come_out_encoded(self, prepared: DataConfig) -> None:
         assert open_sources(prepared, "supervised").labeled.read(0).image.startswith(b"\x89PNG")

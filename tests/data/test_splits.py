@@ -122,7 +122,7 @@ class TestClassNames:
 
 
 class TestImageLabels:
-    NAMES = ("background", "cat", "dog", "cow, brown")
+    NAMES = ("cat", "dog", "cow, brown")
 
     def test_rows(self, write: Write) -> None:
         path = write('a.jpg,dog\r\n\r\nb, cat , dog\nc\nd,"cow, brown",\n')

@@ -38,6 +38,12 @@ def test_background_is_two_minus_the_best_score_and_comes_first() -> None:
     np.testing.assert_allclose(scores[0], [[0.25, 1.75, 0.125], [0.5, 1.5, 0.25]])
 
 
+def test_without_a_background_the_scores_stand_alone() -> None:
+    cam = tf.constant([[[1.0, 0.0], [0.5, 0.25]]])
+    scores = propagate(tf.constant([[[0.5, 0.5], [1.0, 0.0]]]), cam, background=False)
+    np.testing.assert_allclose(scores[0], [[1.75, 0.125], [1.5, 0.25]])
+
+
 def test_the_first_version_has_no_skip_and_one_minus_the_best_score() -> None:
     cam = tf.constant([[[1.0, 0.0], [0.5, 0.25]]])
     scores = propagate(tf.constant([[[0.5, 0.5], [1.0, 0.0]]]), cam, skip=False)
@@ -51,13 +57,15 @@ def test_an_image_without_any_class_is_all_background() -> None:
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("v2", [True, False])
-def test_layer_equals_numpy(batch: int, v2: bool) -> None:
+@pytest.mark.parametrize("background", [True, False])
+def test_layer_equals_numpy(batch: int, v2: bool, background: bool) -> None:
     random = np.random.default_rng(2)
     hypercolumn = random.normal(size=(batch, 3, 4, 6))
     cam = random.random((batch, 3, 4, 2))
     valid = np.ones((batch, 3, 4))
     valid[0, 0] = 0
-    layer = SelfAttention(3, 5, BatchNorm(0.999, 1e-3, scale=False) if v2 else None, SeedSequence(0))
+    norm = BatchNorm(0.999, 1e-3, scale=False) if v2 else None
+    layer = SelfAttention(2 + background, 5, norm, SeedSequence(0), background)
     logits = layer(*(tf.constant(x, tf.float32) for x in (hypercolumn, cam, valid)), training=True)
 
     query, key, last = (
@@ -67,9 +75,11 @@ def test_layer_equals_numpy(batch: int, v2: bool) -> None:
     cells = hypercolumn.reshape(batch, 12, 6)
     weights = _attention(cells @ query, cells @ key, valid.reshape(batch, 12))
     scores = weights @ cam.reshape(batch, 12, 2) + v2 * cam.reshape(batch, 12, 2)
-    scores = np.concatenate([1 + v2 - scores.max(-1, keepdims=True), scores], -1) @ last
+    if background:
+        scores = np.concatenate([1 + v2 - scores.max(-1, keepdims=True), scores], -1)
+    scores = scores @ last
     expected = (scores - scores.mean((0, 1))) / np.sqrt(scores.var((0, 1)) + 1e-3) if v2 else scores
-    np.testing.assert_allclose(logits, expected.reshape(batch, 3, 4, 3), atol=2e-5)
+    np.testing.assert_allclose(logits, expected.reshape(batch, 3, 4, 2 + background), atol=2e-5)
 
 
 def test_inputs_are_constants_to_the_layer() -> None:

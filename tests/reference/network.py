@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,13 +18,12 @@ from pseudoseg_tf.config import Config
 from pseudoseg_tf.inference import predict
 from pseudoseg_tf.nn import sgc
 from pseudoseg_tf.nn.layers import BatchNorm, resize_align_corners, resize_mask
-from pseudoseg_tf.nn.model import PseudoSegModel
+from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.nn.pyramid import pyramid_logits
 from pseudoseg_tf.nn.tf1_names import tf1_names
 from pseudoseg_tf.pseudo_label import make_pseudo_label
 from pseudoseg_tf.tf1_checkpoint import tf1_shape
 from pseudoseg_tf.train import (
-    create_model,
     create_optimizer,
     model_gradient_multipliers,
     pixel_loss_options,
@@ -39,7 +39,7 @@ Quantities = dict[str, Callable[[], Any]]
 
 def formula_model(config: Config) -> PseudoSegModel:
     """The network of a configuration with the weights of ``formula``."""
-    model = create_model(config, NUM_CLASSES)
+    model = build_model(NUM_CLASSES, **dataclasses.asdict(config.model), seed=config.train.seed)
     for name, shape, variable in named_variables(model):
         variable.assign(formula.variable(name, shape).reshape(variable.shape))
     return model
