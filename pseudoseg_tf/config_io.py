@@ -270,9 +270,14 @@ def check_run_dir(run_dir: str | os.PathLike[str], config: Config) -> bool:
     train.pictures_every.
 
     Raises:
-      UserError: if the directory holds a run of another configuration.
+      UserError: if the directory holds a run of another configuration, or cannot be written.
     """
-    run_dir = Path(run_dir)
+    run_dir = Path(run_dir).absolute()
+    there = next(parent for parent in (run_dir, *run_dir.parents) if parent.exists())
+    if not there.is_dir():
+        raise UserError(f"{run_dir}: {there} is a file; name a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{run_dir}: nothing can be written into {there}; take a directory of your own")
     if (run_dir / "config.json").exists():
         before, now = flatten(load(run_dir)), flatten(config)
         changed = [key for key in now if before[key] != now[key] and not key.startswith(_FREE_ON_RESUME)]

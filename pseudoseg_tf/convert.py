@@ -43,7 +43,7 @@ def from_tf1(path: str, run_dir: str, config: Config, preset: str = "") -> str:
         preset: for the record.
 
     Returns:
-        One line: what was loaded, and the step.
+        One line: the checkpoint, its step, and what was loaded.
 
     Raises:
         UserError: the checkpoint cannot be read or is not one of this configuration, the data cannot be
@@ -76,7 +76,7 @@ def from_tf1(path: str, run_dir: str, config: Config, preset: str = "") -> str:
         os.replace(temporary, run_dir)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return f"step {step}; {mapping.summary()}"
+    return f"{checkpoint.path}, step {step}; {mapping.summary()}"
 
 
 def to_tf1(run_dir: str, prefix: str, checkpoint: str = "last") -> str:

@@ -120,6 +120,11 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
     if done >= end:
         log(f"finished already, nothing to train; {_score_line(history.entries[-1])}")
 
+    if done < end:
+        additional = f" and {len(sources.unlabeled)} additional" if sources.unlabeled else ""
+        log(
+            f"{len(sources.labeled)} labeled{additional} images; {end - done} steps, of which the first takes longest"
+        )
     while done < end:
         intervals = (every.log_every, every.evaluate_every, every.checkpoint_every, every.pictures_every)
         done = min(end, *(_next_multiple(done, interval) for interval in intervals))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 import re
 from pathlib import Path
@@ -304,6 +305,15 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert written["config"]["data"]["seed"] == 3
     assert written["versions"]["python"] == platform.python_version()
     assert set(written["versions"]) == {"python", "tensorflow", "tf_keras", "numpy", "pseudoseg_tf"}
+
+
+def test_a_run_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/run: .*/file is a file; name a directory"):
+        config_io.check_run_dir(tmp_path / "file" / "run", Config())
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(UserError, match=rf"run: nothing can be written into {tmp_path}; take"):
+        config_io.check_run_dir(tmp_path / "new" / "run", Config())
 
 
 def test_load_for_evaluation(tmp_path: Path) -> None:

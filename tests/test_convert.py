@@ -301,7 +301,10 @@ def test_the_program(config: Config, theirs: Path, tmp_path: Path) -> None:
     done = run_convert(*flags)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     count = len(Tf1Checkpoint(str(theirs)).shapes)
-    assert done.stdout == f"{tmp_path / 'run'}: run of {theirs}, step 2; {count} variables loaded\n"
+    assert (
+        done.stdout
+        == f"{tmp_path / 'run'}: run of {theirs / 'model.ckpt-2'}, step 2; {count} variables loaded\n"
+    )
     # Without the preset's first weights.
     assert config_io.load(tmp_path / "run") == config
 

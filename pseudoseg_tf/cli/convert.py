@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
         print(convert.inspect_tf1(_CHECKPOINT.value, _BACKBONE.value, _CLASSES.value))
     elif use == "from":
         summary = convert.from_tf1(_FROM.value, _RUN_DIR.value, config, _PRESET.value)
-        print(f"{_RUN_DIR.value}: run of {_FROM.value}, {summary}")
+        print(f"{_RUN_DIR.value}: run of {summary}")
     else:
         path = convert.to_tf1(_RUN_DIR.value, _TO.value, _CHECKPOINT.value or "last")
         print(f"{_TO.value}: TensorFlow 1 checkpoint of {path}")

@@ -11,20 +11,12 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from pseudoseg_tf.cli import _app
-from pseudoseg_tf.config_io import parse_scales
+from pseudoseg_tf.cli import _app, _pyramid_flags
 from pseudoseg_tf.errors import UserError
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory that pseudoseg-train wrote.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best, or the path of a checkpoint.")
-_SCALES = flags.DEFINE_string(
-    "scales",
-    None,
-    "Average over the images at these factors of their size. Absent: the run's data.eval_scales.",
-)
-_FLIP = flags.DEFINE_bool(
-    "flip", None, "Average over mirrored images, too. Absent: the run's data.eval_flip."
-)
+_pyramid_flags.define()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -32,12 +24,12 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if not _RUN_DIR.value:
         raise UserError("--run_dir: missing; name the directory that pseudoseg-train wrote")
-    scales = None if _SCALES.value is None else parse_scales("--scales", _SCALES.value)
+    scales, flip = _pyramid_flags.values()
 
     # TensorFlow takes seconds to import: only now, when the flags are known to be right.
     from pseudoseg_tf.evaluate import evaluate
 
-    result = evaluate(_RUN_DIR.value, _CHECKPOINT.value, scales, _FLIP.value)
+    result = evaluate(_RUN_DIR.value, _CHECKPOINT.value, scales, flip)
     width = max(map(len, result["iou"]))
     print(f"{'class':{width}}     IoU")
     for name, value in result["iou"].items():

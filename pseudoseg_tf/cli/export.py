@@ -11,21 +11,13 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from pseudoseg_tf.cli import _app
-from pseudoseg_tf.config_io import parse_scales
+from pseudoseg_tf.cli import _app, _pyramid_flags
 from pseudoseg_tf.errors import UserError
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory that pseudoseg-train wrote.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must be absent or empty.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "last, best, or the path of a checkpoint.")
-_SCALES = flags.DEFINE_string(
-    "scales",
-    None,
-    "Average over the images at these factors of their size. Absent: the run's data.eval_scales.",
-)
-_FLIP = flags.DEFINE_bool(
-    "flip", None, "Average over mirrored images, too. Absent: the run's data.eval_flip."
-)
+_pyramid_flags.define()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -35,12 +27,12 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--run_dir: missing; name the directory that pseudoseg-train wrote")
     if not _OUT.value:
         raise UserError("--out: missing; name the directory to write, such as runs/first/model")
-    scales = None if _SCALES.value is None else parse_scales("--scales", _SCALES.value)
+    scales, flip = _pyramid_flags.values()
 
     # TensorFlow takes seconds to import: only now, when the flags are known to be right.
     from pseudoseg_tf.export import export
 
-    path = export(_RUN_DIR.value, _OUT.value, _CHECKPOINT.value, scales, _FLIP.value)
+    path = export(_RUN_DIR.value, _OUT.value, _CHECKPOINT.value, scales, flip)
     print(f"{_OUT.value}: SavedModel of {path}")
 
 
