@@ -16,12 +16,12 @@ from pseudoseg_tf.nn.mobilenet import MobileNetV1
 from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.optim import Adam, Momentum
 from pseudoseg_tf.tf1_checkpoint import (
-    Tf1Checkpoint,
     VariableMapping,
     load_variables,
     map_variables,
     read_variables,
 )
+from pseudoseg_tf.tf1_files import Tf1Checkpoint
 
 _STEP_KEY = "step/.ATTRIBUTES/VARIABLE_VALUE"
 

@@ -17,8 +17,6 @@ from pseudoseg_tf.inference import read_info
 from pseudoseg_tf.nn.model import build_model
 from pseudoseg_tf.optim import Adam, Momentum
 from pseudoseg_tf.tf1_checkpoint import (
-    Tf1Checkpoint,
-    check_free,
     guess_network,
     load_variables,
     map_variables,
@@ -27,6 +25,7 @@ from pseudoseg_tf.tf1_checkpoint import (
     tf1_variables,
     write_tf1_checkpoint,
 )
+from pseudoseg_tf.tf1_files import Tf1Checkpoint, check_free
 from pseudoseg_tf.train import create_model, create_optimizer
 
 

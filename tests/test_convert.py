@@ -23,7 +23,8 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import evaluate
 from pseudoseg_tf.export import export
 from pseudoseg_tf.nn.model import build_model
-from pseudoseg_tf.tf1_checkpoint import Tf1Checkpoint, guess_network, tf1_shape, tf1_variables
+from pseudoseg_tf.tf1_checkpoint import guess_network, tf1_shape, tf1_variables
+from pseudoseg_tf.tf1_files import Tf1Checkpoint
 from pseudoseg_tf.train import create_model, train
 from tests import tf1
 from tests.folder import draw_folder, small_config

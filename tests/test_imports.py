@@ -23,7 +23,7 @@ LAYERS = [
     ["files", "records", "data.specs"],
     ["config_io", "data", "nn"],
     ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize"],
-    ["checkpoint", "steps", "tf1_checkpoint"],
+    ["checkpoint", "steps", "tf1_checkpoint", "tf1_files"],
     ["closeups", "comparison", "convert", "evaluate", "export", "inference", "train"],
     ["cli", "demo"],
 ]

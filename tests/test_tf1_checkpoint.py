@@ -18,9 +18,7 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.optim import Adam, Momentum
 from pseudoseg_tf.tf1_checkpoint import (
-    Tf1Checkpoint,
     VariableMapping,
-    find_tf1_checkpoint,
     guess_network,
     load_variables,
     map_variables,
@@ -28,6 +26,7 @@ from pseudoseg_tf.tf1_checkpoint import (
     tf1_variables,
     write_tf1_checkpoint,
 )
+from pseudoseg_tf.tf1_files import Tf1Checkpoint, find_tf1_checkpoint
 from tests import tf1
 from tests.reference import formula
 
