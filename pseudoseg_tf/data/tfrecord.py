@@ -55,6 +55,7 @@ class TFRecordSource:
         key: str,
         *,
         need_masks: bool,
+        check: bool = True,
         image_labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Scans the shards.
@@ -64,6 +65,7 @@ class TFRecordSource:
           patterns: file patterns such as "voc/train-*", several separated by commas.
           key: the configuration key that names them, for error messages.
           need_masks: whether a record without a mask is an error.
+          check: whether to look for such records and compare sizes now; else mistakes show when they are read.
           image_labels: multi-hot image-level labels by canonical id; ids without an entry have none.
 
         Raises:
@@ -80,13 +82,15 @@ class TFRecordSource:
             for path in paths:
                 for place, content in _scan(path):
                     record = self._parse(content, place)
-                    if record.mask is not None:
+                    if record.mask is None:
+                        if check and need_masks:
+                            raise UserError(
+                                f"{key}: {path} record {record.id!r} has no {_MASK}; it needs a mask"
+                            )
+                        self.has_masks = False
+                    elif check:
                         image_name, mask_name = f"{path} image {record.id}", f"{path} mask {record.id}"
                         check_sizes(io.BytesIO(record.image), image_name, io.BytesIO(record.mask), mask_name)
-                    elif need_masks:
-                        raise UserError(f"{key}: {path} record {record.id!r} has no {_MASK}; it needs a mask")
-                    else:
-                        self.has_masks = False
                     self._places.append(place)
                     ids.append(record.id)
                 progress.update()
