@@ -231,10 +231,11 @@ def _check_palette(
     image: ImageFile.ImageFile, pixels: np.ndarray, name: str, colors: Mapping[Color, int]
 ) -> None:
     """Refuses palette indices that cannot be class ids, since their colors are those of other classes."""
-    own = np.reshape(image.getpalette("RGB"), (-1, 3)).tolist()
-    for index in np.unique(pixels):
-        color = tuple(own[index]) if index < len(own) else None
-        if color in colors and colors[color] != index:
+    values = image.getpalette("RGB") or []
+    own = dict(enumerate(zip(values[0::3], values[1::3], values[2::3], strict=True)))
+    for index in np.unique(pixels).tolist():
+        color = own.get(index)
+        if color is not None and colors.get(color, index) != index:
             raise UserError(
                 f"mask {name}: palette index {index} has the color {_spaced(color)}, which data.palette gives to "
                 f"class id {colors[color]}; save the mask as RGB, or with class ids as palette indices"
