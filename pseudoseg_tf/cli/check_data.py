@@ -21,7 +21,10 @@ from pathlib import Path
 from absl import flags
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.check_page import write_page
 from pseudoseg_tf.cli import _app
+from pseudoseg_tf.data.check import check_data
+from pseudoseg_tf.data.findings import SEVERITIES
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.presets import PRESETS, preset
 
@@ -41,21 +44,21 @@ def main(argv: Sequence[str]) -> None:
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"--out: {out} is a file; name a folder")
 
-    from pseudoseg_tf.data.check import check_data
-
     report = check_data(config.data, config.train.mode)
     print(_aligned(report.list_table()), _aligned(report.class_table()), sep="\n\n", end="\n\n")
     for finding in report.findings:
         for line in finding.text():
             print(f"{finding.severity}: {line}")
     if out is not None:
-        from pseudoseg_tf.check_page import write_page
-
         print(f"page: {write_page(report, out, f'Check of {report.info.name}')}")
-    counts = ", ".join(f"{report.count(severity):,} {severity}s" for severity in ("error", "warning", "note"))
+    counts = ", ".join(_counted(report.count(severity), severity) for severity in SEVERITIES)
     if report.count("error"):
         raise UserError(f"{counts}, see above; mend the errors before training")
     print(counts)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + "s" * (count != 1)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

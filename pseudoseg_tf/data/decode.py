@@ -245,10 +245,12 @@ def _check_palette(
 def _check_values(labels: np.ndarray, name: str, num_classes: int) -> None:
     ignored = labels == IGNORE_LABEL
     if ((labels >= num_classes) & ~ignored).any():
+        # Cityscapes comes with masks of 34 ids beside those of the 19 that are learned.
+        cityscapes = num_classes == 19 and labels[~ignored].max() < 34
         raise UserError(
             f"mask {name}: pixel values {_listed(np.unique(labels))}; allowed are the class ids 0 to "
-            f"{num_classes - 1} and {IGNORE_LABEL} (ignored): save class ids as pixel values (of Cityscapes "
-            "labelTrainIds, not labelIds), or name all classes"
+            f"{num_classes - 1} and {IGNORE_LABEL} (ignored): save class ids as pixel values, or name all classes"
+            + (" (Cityscapes: take the labelTrainIds files, not labelIds)" if cityscapes else "")
         )
     if num_classes == 2 and ignored.any() and (labels == 0).any() and not (labels == 1).any():
         raise UserError(

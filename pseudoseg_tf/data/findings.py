@@ -14,7 +14,7 @@ from pseudoseg_tf.errors import UserError
 
 # error: training would stop, or learn or score what is not meant. warning: perhaps not meant. note: good to know.
 Severity = Literal["error", "warning", "note"]
-_SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 # Lines kept of each kind; a mistake made once is often made in every file.
 _LINES = 5
@@ -65,7 +65,7 @@ class Findings:
 
     def sorted(self) -> list[Finding]:
         """Errors first, then warnings, then notes."""
-        return sorted(self._found.values(), key=lambda finding: _SEVERITIES.index(finding.severity))
+        return sorted(self._found.values(), key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 @dataclasses.dataclass

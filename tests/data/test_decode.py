@@ -215,6 +215,15 @@ class TestMask:
         with pytest.raises(UserError, match=r"^mask m: pixel values 0, 1, 2, 3; .* ids 0 to 2 and 255"):
             decode.decode_mask(encoded(IDS), "m", 3)
 
+    @pytest.mark.parametrize(
+        ("classes", "largest", "hint"), [(19, 33, True), (19, 34, False), (20, 33, False)]
+    )
+    def test_label_ids_of_cityscapes_are_recognized(self, classes: int, largest: int, hint: bool) -> None:
+        labels = np.array([[0, 7, largest, 255]], np.uint8)
+        with pytest.raises(UserError, match=r"pixel values 0, 7, 3[34], 255; allowed") as error:
+            decode.decode_mask(encoded(labels), "m", classes)
+        assert ("or name all classes (Cityscapes: take the labelTrainIds files" in str(error.value)) == hint
+
     def test_many_wrong_values_stay_one_line(self) -> None:
         ramp = np.arange(255, dtype=np.uint8).reshape(5, 51)
         with pytest.raises(UserError, match=r"pixel values 0, 1, .* 11, \.\.\.; allowed"):
