@@ -80,12 +80,12 @@ class DataConfig:
     images: str = ""
     # folder: directory of masks (PNG of class ids), same file stem as the image.
     masks: str = ""
-    # folder: masks are black and white: 0 is the background, 255 the one class; nothing is ignored.
+    # folder, tfrecord: masks are black and white: 0 is the background, 255 the one class; nothing is ignored.
     binary_masks: bool = False
-    # folder, tfrecord: text file, one class name a line; line k is class id k. folder with palette: may be empty.
+    # folder, tfrecord: text file, one class name a line; line k is class id k. With palette it may be empty.
     classes: str = ""
-    # folder: text file of lines "name red green blue" in order of the class ids, for RGB masks and for pictures; a
-    # line "ignore red green blue" is the color of ignored pixels. Empty: no RGB masks, VOC's colors.
+    # folder, tfrecord: text file of lines "name red green blue" in order of the class ids, for RGB masks and for
+    # pictures; a line "ignore red green blue" is the color of ignored pixels. Empty: no RGB masks, VOC's colors.
     palette: str = ""
     # folder: list files of ids. tfrecord: shard patterns (path/train-*). tfds: split names (train[:20]).
     labeled: str = ""

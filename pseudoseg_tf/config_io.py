@@ -245,9 +245,9 @@ def _source_rules(config: Config) -> Iterator[tuple[str, bool, str]]:
         needed.pop("classes", None)
     for name, what in needed.items():
         yield f"data.{name}", bool(getattr(data, name)), f"{what} (data.source={data.source} needs it)"
-    of_folder = data.source == "folder"
-    yield "data.palette", of_folder or not data.palette, f"empty with data.source={data.source}"
-    yield "data.binary_masks", of_folder or not data.binary_masks, f"false with data.source={data.source}"
+    of_builder = data.source == "tfds"
+    yield "data.palette", not (of_builder and data.palette), "empty with data.source=tfds"
+    yield "data.binary_masks", not (of_builder and data.binary_masks), "false with data.source=tfds"
     yield "data.binary_masks", not (data.palette and data.binary_masks), "false with data.palette"
 
 

@@ -2,7 +2,7 @@ r"""Checks a data set before training: reads every image and mask, and says what
 
 Prints what the masks hold, class by class, and findings: errors (training would stop, or learn or score what is
 not meant), warnings (perhaps not meant) and notes. The exit code is 0 without errors and 2 with some. --out also
-writes a page to look at, index.html, with masks laid over their images. Nothing else is written.
+writes a page to look at, index.html, with masks laid over their images.
 
 Example:
   pseudoseg-check-data --preset=folder --out=runs/check \

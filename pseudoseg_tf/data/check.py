@@ -29,7 +29,8 @@ _T = TypeVar("_T")
 
 # Images per class kept for pictures.
 _SAMPLES = 2
-# Records whose results are held at a time.
+# Records decoded at the same time, at most, and records whose results are held; both bound the memory.
+_THREADS = 8
 _AT_ONCE = 256
 # A side shorter than this is no picture of anything; of an image of more crops than this each crop shows little.
 _MIN_SIDE = 16
@@ -137,10 +138,8 @@ def _look_at(source: Source, key: str, index: int) -> _Look:
 def _read_all(key: str, source: Source, pictures: _Pictures, findings: Findings) -> ListSummary:
     """Looks at each record of a list, several at a time."""
     summary = ListSummary(source)
-    with (
-        Progress(len(source), key) as progress,
-        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
+    threads = min(_THREADS, os.cpu_count() or 1)
+    with Progress(len(source), key) as progress, concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(source), _AT_ONCE):
             indices = range(start, min(start + _AT_ONCE, len(source)))
             looks = pool.map(lambda index: _look_at(source, key, index), indices)

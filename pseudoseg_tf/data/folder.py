@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pseudoseg_tf.data.decode import check_sizes
-from pseudoseg_tf.data.specs import DatasetInfo, MaskEncoding, Record
+from pseudoseg_tf.data.specs import CLASS_IDS, DatasetInfo, MaskEncoding, Record
 from pseudoseg_tf.data.splits import read_ids
 from pseudoseg_tf.data.text import canonical_id, nearest_hint
 from pseudoseg_tf.errors import UserError
@@ -92,12 +92,12 @@ class FolderSource:
         info: DatasetInfo,
         images: Folder,
         masks: Folder,
-        encoding: MaskEncoding,
         path: str,
         key: str,
         *,
         need_masks: bool,
         check: bool = True,
+        encoding: MaskEncoding = CLASS_IDS,
         image_labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Reads the list and finds the files.
@@ -106,11 +106,11 @@ class FolderSource:
           info: the classes.
           images: where the images are.
           masks: where the masks are, one PNG file of the same stem per image.
-          encoding: what the pixels of the masks mean.
           path: list file, see `splits.read_ids`.
           key: the configuration key that names the list, for error messages.
           need_masks: whether an id without a mask is an error.
           check: whether to look for mistakes in the records now; else each shows when it is read.
+          encoding: what the pixels of the masks mean.
           image_labels: multi-hot image-level labels by canonical id; ids without an entry have none.
 
         Raises:

@@ -106,10 +106,10 @@ def opener(data: DataConfig) -> tuple[DatasetInfo, Opener]:
     if data.source == "tfrecord":
         from pseudoseg_tf.data.tfrecord import TFRecordSource
 
-        return info, functools.partial(TFRecordSource, info)
+        return info, functools.partial(TFRecordSource, info, encoding=encoding)
     images = Folder(data.images, IMAGE_SUFFIXES, "data.images")
     masks = Folder(data.masks, (".png",), "data.masks")
-    return info, functools.partial(FolderSource, info, images, masks, encoding)
+    return info, functools.partial(FolderSource, info, images, masks, encoding=encoding)
 
 
 def _read_classes(data: DataConfig) -> tuple[DatasetInfo, MaskEncoding]:

@@ -22,7 +22,7 @@ from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data import sources as sources_module
 from pseudoseg_tf.data.decode import decode_image, decode_record
 from pseudoseg_tf.data.folder import FolderSource
-from pseudoseg_tf.data.pipeline import evaluation_dataset
+from pseudoseg_tf.data.pipeline import evaluation_dataset, training_dataset
 from pseudoseg_tf.data.sources import Sources, open_sources, opener
 from pseudoseg_tf.data.specs import DatasetInfo, Source, voc_palette
 from pseudoseg_tf.data.splits import class_balanced_draw, read_ids
@@ -191,12 +191,36 @@ class TestEncodings:
         check(sources.labeled, [0, 1, 2])
         check(sources.val, [7, 8, 9])
 
-    def test_color_masks_in_the_batches(self, folder: DataConfig) -> None:
-        config = self.with_palette(dataclasses.replace(folder, eval_size=(17, 17), eval_batch=3))
-        plain = [batch["labels"].numpy() for batch in batches_of_val(config)]
-        for number in range(7, 10):
+    def test_color_masks_train_and_score_like_class_ids(self, folder: DataConfig) -> None:
+        data = self.with_palette(
+            dataclasses.replace(folder, crop_size=(17, 17), batch_labeled=3, eval_size=(17, 17), eval_batch=3)
+        )
+
+        def batches() -> list[np.ndarray]:
+            sources = open_sources(data, "supervised")
+            training = training_dataset(sources, data, "supervised", 0).take(2)
+            evaluation = evaluation_dataset(sources.val, data, 3)
+            return [batch["labeled"]["labels"].numpy() for batch in training] + [
+                batch["labels"].numpy() for batch in evaluation
+            ]
+
+        of_ids = batches()
+        for number in (0, 1, 2, 7, 8, 9):
             Image.fromarray(colored(labels_of(number))).save(f"{folder.masks}/p{number}.png")
-        np.testing.assert_array_equal([batch["labels"].numpy() for batch in batches_of_val(config)], plain)
+        np.testing.assert_array_equal(batches(), of_ids)
+        assert {0, 1, 2, 255} <= set(np.unique(of_ids))
+
+    def test_color_masks_in_shards(self, shards: DataConfig, tmp_path: Path) -> None:
+        records = [
+            example(number, image_segmentation_class_encoded=png(colored(labels_of(number))))
+            for number in range(2)
+        ]
+        write_shard(tmp_path / "train-0", records)
+        (tmp_path / "colors.txt").write_text(PALETTE)
+        sources = open_sources(
+            dataclasses.replace(shards, palette=str(tmp_path / "colors.txt")), "supervised"
+        )
+        check(sources.labeled, [0, 1, 2])
 
     def test_names_from_the_palette_file(self, folder: DataConfig) -> None:
         info = open_sources(self.with_palette(folder, classes=""), "supervised").info
@@ -238,10 +262,6 @@ class TestEncodings:
             UserError, match=r"^data.binary_masks: found 'true' with 3 names in data.classes; bl"
         ):
             open_sources(dataclasses.replace(folder, binary_masks=True), "supervised")
-
-
-def batches_of_val(data: DataConfig) -> Any:
-    return evaluation_dataset(open_sources(data, "supervised").val, data, 3)
 
 
 class TestUnchecked:
