@@ -205,7 +205,7 @@ def _ids_of_colors(pixels: np.ndarray, name: str, colors: Mapping[Color, int]) -
         raise UserError(
             f"mask {name}: the color {_spaced(color)} at row {row}, column {column} ({strange.sum()} of "
             f"{strange.size} pixels have such colors) is none of data.palette, nearest: {_spaced(nearest)} "
-            f"({means}); add it there, or save the mask without smoothing"
+            f"({means}); add it there, as 'ignore' if it is no class, or save the mask without smoothing"
         )
     return ids[found]
 

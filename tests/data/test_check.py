@@ -151,7 +151,8 @@ class TestLabelEncoding:
         save_mask(root, 0, picture)
         assert found(report_on(root, f"data.palette={root / 'colors.txt'}"))[0] == (
             "error: mask 0 (data.labeled): the color 0 120 0 at row 7, column 9 (1 of 2240 pixels have such colors) "
-            "is none of data.palette, nearest: 0 128 0 (class 2); add it there, or save the mask without smoothing"
+            "is none of data.palette, nearest: 0 128 0 (class 2); add it there, as 'ignore' if it is no class, or save "
+            "the mask without smoothing"
         )
 
     def test_ids_that_want_mapping(self, root: Path) -> None:

@@ -282,7 +282,8 @@ class TestColorMask:
             decode.decode_mask(encoded(picture), "m", 3, self.ENCODING)
         assert str(error.value) == (
             "mask m: the color 120 10 4 at row 2, column 3 (2 of 20 pixels have such colors) is none of "
-            "data.palette, nearest: 128 0 1 (class 2); add it there, or save the mask without smoothing"
+            "data.palette, nearest: 128 0 1 (class 2); add it there, as 'ignore' if it is no class, or save the mask "
+            "without smoothing"
         )
         picture[2, 3] = 0
         with pytest.raises(UserError, match=r"220 220 200 at row 3, .* nearest: 224 224 192 \(ignored\);"):
