@@ -241,8 +241,14 @@ def _source_rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     }[data.source]
     if config.train.mode == "supervised":
         del needed["unlabeled"]
+    if data.palette:
+        needed.pop("classes", None)
     for name, what in needed.items():
         yield f"data.{name}", bool(getattr(data, name)), f"{what} (data.source={data.source} needs it)"
+    of_builder = data.source == "tfds"
+    yield "data.palette", not (of_builder and data.palette), "empty with data.source=tfds"
+    yield "data.binary_masks", not (of_builder and data.binary_masks), "false with data.source=tfds"
+    yield "data.binary_masks", not (data.palette and data.binary_masks), "false with data.palette"
 
 
 def has_keras_names(weights: str) -> bool:
