@@ -34,7 +34,7 @@ ONLY = {
     "pseudo_label": {"nn.layers"},
     "losses": {"data.specs", "nn.layers", "pseudo_label"},
     "optim": {"_keras"},
-    "data": {"config", "data", "datasets", "errors", "progress"},
+    "data": {"config", "data", "datasets", "errors", "files", "progress"},
     "config": set(),
     "errors": set(),
     "_keras": set(),

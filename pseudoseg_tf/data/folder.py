@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from pseudoseg_tf.data.decode import check_sizes
 from pseudoseg_tf.data.specs import DatasetInfo, Record
@@ -94,7 +92,6 @@ class FolderSource:
         key: str,
         *,
         need_masks: bool,
-        image_labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Reads the list and finds the files.
 
@@ -105,7 +102,6 @@ class FolderSource:
           path: list file, see `splits.read_ids`.
           key: the configuration key that names the list, for error messages.
           need_masks: whether an id without a mask is an error.
-          image_labels: multi-hot image-level labels by canonical id; ids without an entry have none.
 
         Raises:
           UserError: the list is at fault; an id has no image, or several; or it needs a mask and has none, or
@@ -124,10 +120,13 @@ class FolderSource:
         else:
             self._masks = [masks.find(record_id) for record_id in self.ids]
         self.has_masks = None not in self._masks
-        self._image_labels = image_labels or {}
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def has_mask(self, index: int) -> bool:
+        """Returns whether record `index` carries a mask."""
+        return self._masks[index] is not None
 
     def read(self, index: int) -> Record:
         """Returns record `index`.
@@ -140,7 +139,7 @@ class FolderSource:
             id=record_id,
             image=_read(self._images[index]),
             mask=None if mask is None else _read(mask),
-            image_labels=self._image_labels.get(record_id),
+            image_labels=None,
         )
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+import posixpath
 from typing import Protocol
 
 import numpy as np
 
 from pseudoseg_tf.config import DataConfig
+from pseudoseg_tf.data import split_catalog
+from pseudoseg_tf.data.coco_labels import read_coco_image_labels
 from pseudoseg_tf.data.decode import decode_mask
 from pseudoseg_tf.data.folder import Folder, FolderSource
+from pseudoseg_tf.data.selection import ImageLabeled, check_masks_are_there, select, without
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, Source, voc_palette
-from pseudoseg_tf.data.splits import check_disjoint, common_ids
+from pseudoseg_tf.data.splits import check_disjoint, check_unique, common_ids, read_ids, split_list
 from pseudoseg_tf.data.text import IMAGE_SUFFIXES, read_class_names, read_image_labels
 from pseudoseg_tf.errors import UserError
 
@@ -63,52 +66,109 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
         _check_masks(source, key)
     if mode == "supervised":
         return Sources(info, labeled, None, val)
-    image_labels = {}
-    if mode == "weakly" and data.image_labels:
-        image_labels = read_image_labels(data.image_labels, info.class_names)
-    unlabeled = open_one(data.unlabeled, "data.unlabeled", need_masks=False, image_labels=image_labels)
+    unlabeled = open_one(data.unlabeled, "data.unlabeled", need_masks=False)
     check_disjoint(unlabeled.ids, "data.unlabeled", val.ids, "data.val")
-    notes = []
-    shared = common_ids(labeled.ids, unlabeled.ids)
-    if shared:
-        notes.append(f"{len(shared)} of the {len(labeled)} images of data.labeled are in data.unlabeled too")
+    unlabeled, note = _pool(unlabeled, labeled, data.exclude_labeled)
+    notes = [note]
     if mode == "weakly":
-        notes += _check_image_labels(unlabeled, image_labels, data.image_labels)
+        unlabeled = _with_image_labels(unlabeled, data.image_labels)
+        notes += _check_image_labels(unlabeled, data.image_labels)
     return Sources(info, labeled, unlabeled, val, tuple(notes))
 
 
-class _Opener(Protocol):
-    """Opens what one key names: a list file, shard patterns or a split."""
+def open_labeled(data: DataConfig) -> Source:
+    """Opens what `data.labeled` names and nothing else, as `open_sources` does.
 
-    def __call__(
-        self,
-        value: str,
-        key: str,
-        /,
-        *,
-        need_masks: bool,
-        image_labels: Mapping[str, np.ndarray] | None = None,
-    ) -> Source: ...
+    Raises:
+      UserError: the files do not fit together; the message names the first at fault.
+    """
+    _, open_one = _opener(data)
+    return open_one(data.labeled, "data.labeled", need_masks=True)
+
+
+def _pool(unlabeled: Source, labeled: Source, exclude_labeled: bool) -> tuple[Source, str]:
+    """The additional images, with or without those that are labeled, and a line that says which."""
+    count, shared = len(unlabeled), len(common_ids(unlabeled.ids, labeled.ids))
+    if not shared:
+        return unlabeled, f"unlabeled pool: {count} images, none of them labeled"
+    if not exclude_labeled:
+        return unlabeled, (
+            f"unlabeled pool: {count} images, {shared} labeled ones among them (data.exclude_labeled=true would "
+            "leave those out)"
+        )
+    if shared == count:
+        raise UserError(
+            f"data.exclude_labeled: found 'true', but all {count} images of data.unlabeled are in data.labeled; "
+            "name more images or set it to false"
+        )
+    return without(unlabeled, labeled.ids), (
+        f"unlabeled pool: {count - shared} images, the {count} of data.unlabeled without {shared} labeled ones "
+        "(data.exclude_labeled=true)"
+    )
+
+
+class _Opener(Protocol):
+    """Opens what one key names: a list file, shards, a split, or a list of ids in one of these."""
+
+    def __call__(self, value: str, key: str, /, *, need_masks: bool) -> Source: ...
 
 
 def _opener(data: DataConfig) -> tuple[DatasetInfo, _Opener]:
     """Returns the classes, and how to open a list, for the kind of source configured."""
     if data.source == "tfds":
-        # Importing TFDS takes seconds; only those who use it should wait.
-        from pseudoseg_tf.data.tfds_source import TFDSSource, open_builder
-
-        builder, info = open_builder(data.name, data.data_dir)
-        return info, functools.partial(TFDSSource, info, builder)
+        return _tfds_opener(data)
     class_names = read_class_names(data.classes)
     name = os.path.basename(os.path.dirname(os.path.abspath(data.classes)))
     info = DatasetInfo(class_names, voc_palette(len(class_names)), name)
     if data.source == "tfrecord":
-        from pseudoseg_tf.data.tfrecord import TFRecordSource
-
-        return info, functools.partial(TFRecordSource, info)
+        return info, functools.partial(_open_shards, info)
     images = Folder(data.images, IMAGE_SUFFIXES, "data.images")
     masks = Folder(data.masks, (".png",), "data.masks")
     return info, functools.partial(FolderSource, info, images, masks)
+
+
+def _open_shards(info: DatasetInfo, value: str, key: str, /, *, need_masks: bool) -> Source:
+    """Opens all records of shards, or those of "PATTERNS:FILE", a list of ids."""
+    # Importing TensorFlow takes seconds; only those who use it should wait.
+    from pseudoseg_tf.data.tfrecord import TFRecordSource
+
+    patterns, listed = split_list(value)
+    if not listed:
+        return TFRecordSource(info, patterns, key, need_masks=need_masks)
+    ids = read_ids(listed, key)
+    source = select(TFRecordSource(info, patterns, key, need_masks=False), ids, f"{key}={value}", patterns)
+    if need_masks:
+        check_masks_are_there(source, f"{key}={value}")
+    return source
+
+
+def _tfds_opener(data: DataConfig) -> tuple[DatasetInfo, _Opener]:
+    """Opens a split, a published one by its name ("1_16/1"), or a list of ids: "SPLIT:FILE", "SPLIT:NAME"."""
+    # Importing TFDS takes seconds; only those who use it should wait.
+    from pseudoseg_tf.data.tfds_index import SplitIndexes
+    from pseudoseg_tf.data.tfds_source import TFDSSource, open_builder
+
+    builder, info = open_builder(data.name, data.data_dir)
+    indexes = SplitIndexes(builder)
+    names = split_catalog.split_names(info.name)
+    hint = f"; published label splits of {info.name}: {', '.join(names)}" if names else ""
+
+    def open_one(value: str, key: str, /, *, need_masks: bool) -> Source:
+        if value in names:
+            split, listed = split_catalog.base_split(info.name), value
+        else:
+            split, listed = split_list(value)
+        source: Source = TFDSSource(info, builder, indexes, split, key, hint)
+        if listed in names:
+            ids = split_catalog.named_ids(info.name, listed, data.splits_dir, lambda: source.ids)
+            source = select(source, ids, f"{key}={value}", f"{info.name} {split}")
+        elif listed:
+            source = select(source, read_ids(listed, key), f"{key}={value}", f"{info.name} {split}")
+        if need_masks:
+            check_masks_are_there(source, f"{key}={value}")
+        return source
+
+    return info, open_one
 
 
 def _check_masks(source: Source, key: str) -> None:
@@ -127,21 +187,32 @@ def _check_masks(source: Source, key: str) -> None:
         )
 
 
-def _check_image_labels(
-    unlabeled: Source, image_labels: Mapping[str, np.ndarray], path: str
-) -> tuple[str, ...]:
-    """Checks that each image has image-level labels, from the CSV file or its mask; returns notes."""
-    without = [index for index, record_id in enumerate(unlabeled.ids) if record_id not in image_labels]
-    if not unlabeled.has_masks:
-        lacking = [index for index in without if unlabeled.read(index).mask is None]
-        if lacking:
-            raise UserError(
-                f"data.image_labels: {len(lacking)} of {len(unlabeled)} images of data.unlabeled have "
-                f"neither a row in {path or 'a CSV file (the key is empty)'} nor a mask, first "
-                f"{unlabeled.ids[lacking[0]]!r}; train.mode=weakly needs one of them for each"
-            )
-    if not without:
+def _with_image_labels(unlabeled: Source, path: str) -> ImageLabeled:
+    """The additional images with what a CSV file or COCO's annotations say about them."""
+    class_names = unlabeled.info.class_names
+    if not path:
+        return ImageLabeled(unlabeled, {})
+    if not path.endswith(".json"):
+        return ImageLabeled(unlabeled, read_image_labels(path, class_names))
+    labels = read_coco_image_labels(path, class_names)
+    file_names = [posixpath.basename(record_id) for record_id in unlabeled.ids]
+    check_unique(file_names, "data.image_labels: annotations go by file name, of which data.unlabeled")
+    by_id = zip(unlabeled.ids, file_names, strict=True)
+    return ImageLabeled(unlabeled, {record_id: labels[name] for record_id, name in by_id if name in labels})
+
+
+def _check_image_labels(unlabeled: ImageLabeled, path: str) -> tuple[str, ...]:
+    """Checks that each image has image-level labels, from the file or its mask; returns notes."""
+    unnamed = [index for index in range(len(unlabeled)) if unlabeled.image_labels(index) is None]
+    lacking = [index for index in unnamed if not unlabeled.has_mask(index)]
+    if lacking:
+        raise UserError(
+            f"data.image_labels: {len(lacking)} of {len(unlabeled)} images of data.unlabeled have "
+            f"neither an entry in {path or 'a CSV file (the key is empty)'} nor a mask, first "
+            f"{unlabeled.ids[lacking[0]]!r}; train.mode=weakly needs one of them for each"
+        )
+    if not unnamed:
         return ()
     return (
-        f"image-level labels of {len(without)} of {len(unlabeled)} unlabeled images come from their masks",
+        f"image-level labels of {len(unnamed)} of {len(unlabeled)} unlabeled images come from their masks",
     )

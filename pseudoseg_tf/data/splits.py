@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,18 @@ def read_ids(path: str | os.PathLike[str], key: str) -> list[str]:
             raise UserError(f"{where} holds {record_id!r}; ids are paths in the image folder, without '..'")
     check_unique([canonical_id(record_id) for record_id in ids], where)
     return ids
+
+
+def split_list(value: str) -> tuple[str, str]:
+    """Splits "BASE:LIST", a list of ids that are looked up in a TFDS split or in shards.
+
+    A colon in brackets (train[:20]) or before two slashes (gs://bucket/train-*) does not count.
+
+    Returns:
+      BASE and LIST; without a list, the value and "".
+    """
+    parts = re.fullmatch(r"((?:\[[^\]]*\]|:(?=//)|[^:\[])+):(.+)", value)
+    return (parts[1], parts[2]) if parts else (value, "")
 
 
 def write_ids(path: str | os.PathLike[str], ids: Sequence[str]) -> None:

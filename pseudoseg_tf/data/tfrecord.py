@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from pseudoseg_tf.data.decode import check_sizes
@@ -55,7 +54,6 @@ class TFRecordSource:
         key: str,
         *,
         need_masks: bool,
-        image_labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Scans the shards.
 
@@ -64,17 +62,15 @@ class TFRecordSource:
           patterns: file patterns such as "voc/train-*", several separated by commas.
           key: the configuration key that names them, for error messages.
           need_masks: whether a record without a mask is an error.
-          image_labels: multi-hot image-level labels by canonical id; ids without an entry have none.
 
         Raises:
           UserError: no file fits; a shard is damaged or no TFRecord file; a record lacks its image, its name
             or a mask that is needed; names repeat; or image and mask differ in size.
         """
         self.info = info
-        self._image_labels = image_labels or {}
         self._places: list[_Place] = []
         ids: list[str] = []
-        self.has_masks = True
+        self._has_mask: list[bool] = []
         paths = _expand(patterns, key)
         with Progress(len(paths), f"{key}: scanning shards") as progress:
             for path in paths:
@@ -85,8 +81,7 @@ class TFRecordSource:
                         check_sizes(io.BytesIO(record.image), image_name, io.BytesIO(record.mask), mask_name)
                     elif need_masks:
                         raise UserError(f"{key}: {path} record {record.id!r} has no {_MASK}; it needs a mask")
-                    else:
-                        self.has_masks = False
+                    self._has_mask.append(record.mask is not None)
                     self._places.append(place)
                     ids.append(record.id)
                 progress.update()
@@ -94,9 +89,14 @@ class TFRecordSource:
             raise UserError(f"{key}: {patterns} holds no records; give shards with at least one")
         check_unique(ids, f"{key}: {patterns}")
         self.ids = tuple(ids)
+        self.has_masks = all(self._has_mask)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def has_mask(self, index: int) -> bool:
+        """Returns whether record `index` carries a mask."""
+        return self._has_mask[index]
 
     def read(self, index: int) -> Record:
         """Returns record `index`.
@@ -126,7 +126,7 @@ class TFRecordSource:
             elif name != _MASK:
                 raise UserError(f"{where} has no {name}; it needs {_ID} and {_IMAGE} as bytes")
         record_id = canonical_id(values[_ID].decode("utf-8", "replace"))
-        return Record(record_id, values[_IMAGE], values.get(_MASK), self._image_labels.get(record_id))
+        return Record(record_id, values[_IMAGE], values.get(_MASK), image_labels=None)
 
 
 def _expand(patterns: str, key: str) -> list[str]:

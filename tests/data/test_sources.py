@@ -106,7 +106,7 @@ class TestFolder:
         check(sources.unlabeled, [3, 4, 5, 6], with_masks=False)
         assert sources.unlabeled.read(0).mask is None
         assert sources.unlabeled.read(0).image_labels is None
-        assert sources.notes == ()
+        assert sources.notes == ("unlabeled pool: 4 images, none of them labeled",)
 
     def test_supervised_reads_no_unlabeled_list(self, folder: DataConfig) -> None:
         assert open_sources(dataclasses.replace(folder, unlabeled=""), "supervised").unlabeled is None
@@ -153,8 +153,40 @@ class TestFolder:
     def test_overlap_of_labeled_and_unlabeled_is_noted(self, folder: DataConfig) -> None:
         Path(folder.unlabeled).write_text("p3\np1\np0\n")
         assert open_sources(folder, "unlabeled").notes == (
-            "2 of the 3 images of data.labeled are in data.unlabeled too",
+            "unlabeled pool: 3 images, 2 labeled ones among them (data.exclude_labeled=true would leave those "
+            "out)",
         )
+
+    def test_labeled_images_left_out_of_the_pool(self, folder: DataConfig) -> None:
+        Path(folder.unlabeled).write_text("p5\np1\np3\np0.png\n")
+        sources = open_sources(dataclasses.replace(folder, exclude_labeled=True), "unlabeled")
+        assert sources.unlabeled is not None
+        check(sources.unlabeled, [5, 3], with_masks=False)
+        check(sources.labeled, [0, 1, 2])
+        assert sources.notes == (
+            "unlabeled pool: 2 images, the 4 of data.unlabeled without 2 labeled ones "
+            "(data.exclude_labeled=true)",
+        )
+
+    def test_masks_of_the_pool_that_is_left(self, folder: DataConfig) -> None:
+        Path(folder.unlabeled).write_text("p1\np7\n")
+        Path(folder.val).write_text("p8\n")
+        excluding = dataclasses.replace(folder, exclude_labeled=True)
+        for mode in ("unlabeled", "weakly"):
+            unlabeled = open_sources(excluding, mode).unlabeled
+            assert unlabeled is not None
+            check(unlabeled, [7])
+
+    def test_nothing_to_leave_out(self, folder: DataConfig) -> None:
+        sources = open_sources(dataclasses.replace(folder, exclude_labeled=True), "unlabeled")
+        assert sources.unlabeled is not None
+        check(sources.unlabeled, [3, 4, 5, 6], with_masks=False)
+        assert sources.notes == ("unlabeled pool: 4 images, none of them labeled",)
+
+    def test_nothing_left_of_the_pool(self, folder: DataConfig) -> None:
+        Path(folder.unlabeled).write_text("p0\np2\n")
+        with pytest.raises(UserError, match=r"^data.exclude_labeled: found 'true', but all 2 images of data"):
+            open_sources(dataclasses.replace(folder, exclude_labeled=True), "unlabeled")
 
     def test_vanished_file(self, folder: DataConfig, tmp_path: Path) -> None:
         labeled = open_sources(folder, "supervised").labeled
@@ -302,25 +334,25 @@ class TestWeakly:
         labels = [sources.unlabeled.read(index).image_labels for index in range(4)]
         np.testing.assert_array_equal(np.stack(labels), [[1, 0], [0, 0], [1, 1], [0, 1]])  # type: ignore[arg-type]
         assert sources.labeled.read(0).image_labels is None
-        assert sources.notes == ()
+        assert sources.notes == ("unlabeled pool: 4 images, none of them labeled",)
 
     def test_labels_from_masks(self, folder: DataConfig) -> None:
         give_masks(folder)
         sources = self.open(folder, None)
         assert sources.unlabeled is not None and sources.unlabeled.read(0).image_labels is None
-        assert sources.notes == ("image-level labels of 4 of 4 unlabeled images come from their masks",)
+        assert sources.notes[1:] == ("image-level labels of 4 of 4 unlabeled images come from their masks",)
 
     def test_rows_and_masks(self, folder: DataConfig) -> None:
         give_masks(folder, [3, 4])
         sources = self.open(folder, "p5,cat\np6,dog\n")
-        assert sources.notes == ("image-level labels of 2 of 4 unlabeled images come from their masks",)
+        assert sources.notes[1:] == ("image-level labels of 2 of 4 unlabeled images come from their masks",)
 
     @pytest.mark.parametrize(
         ("rows", "message"),
         [
             (
                 None,
-                r"^data.image_labels: 4 of 4 .* neither a row in a CSV file \(the key is empty\) nor a mask",
+                r"^data.image_labels: 4 of 4 .* neither an entry in a CSV file \(the key is empty\) nor a mask",
             ),
             (
                 "p3,cat\np4,dog\n",
@@ -545,7 +577,7 @@ class TestTFDS:
         check(sources.val, [7, 8])
         assert sources.unlabeled is not None
         check(sources.unlabeled, [3, 4, 5, 6])
-        assert sources.notes == ()
+        assert sources.notes == ("unlabeled pool: 4 images, none of them labeled",)
 
     def test_bytes_come_out_encoded(self, prepared: DataConfig) -> None:
         assert open_sources(prepared, "supervised").labeled.read(0).image.startswith(b"\x89PNG")
