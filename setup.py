@@ -1,4 +1,4 @@
-"""Installs the package, its data set definitions as ``pseudoseg_tf.datasets``, and the five programs."""
+"""Installs the package, its data set definitions as ``pseudoseg_tf.datasets``, and the programs."""
 
 import re
 from pathlib import Path
@@ -35,8 +35,8 @@ setup(
     extras_require={"dev": ["hypothesis", "matplotlib", "mypy", "pytest", "pytest-xdist", "ruff", "scipy"]},
     entry_points={
         "console_scripts": [
-            f"pseudoseg-{program} = pseudoseg_tf.cli.{program}:run"
-            for program in ("train", "evaluate", "export", "predict", "convert")
+            f"pseudoseg-{program.replace('_', '-')} = pseudoseg_tf.cli.{program}:run"
+            for program in ("train", "evaluate", "export", "predict", "convert", "make_split")
         ]
     },
 )

@@ -1,0 +1,65 @@
+"""How many images and pixels of each class there are, in a pool and in what was drawn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pseudoseg_tf.data.decode import decode_mask
+from pseudoseg_tf.data.specs import Source
+from pseudoseg_tf.progress import Progress
+
+
+def count_pixels(source: Source) -> np.ndarray:
+    """Decodes the mask of every record.
+
+    Returns:
+      int64 [records, classes], the pixels of each class in each mask; ignored pixels count nowhere.
+
+    Raises:
+      UserError: a mask is damaged or holds other values than class ids.
+    """
+    num_classes = source.info.num_classes
+    pixels = np.zeros((len(source), num_classes), np.int64)
+    with Progress(len(source), "counting the pixels of each class") as progress:
+        for index in range(len(source)):
+            record = source.read(index)
+            assert record.mask is not None  # The source was asked for masks.
+            labels = decode_mask(record.mask, record.id, num_classes)
+            pixels[index] = np.bincount(labels.ravel(), minlength=256)[:num_classes]
+            progress.update()
+    return pixels
+
+
+def table(class_names: Sequence[str], columns: Mapping[str, np.ndarray]) -> str:
+    """Returns lines of text: for each class and column, the images that show it and its pixels in them.
+
+    Args:
+      class_names: one name per class.
+      columns: by heading, what `count_pixels` returned, or rows of it.
+    """
+    first = max(map(len, ("class", *class_names)))
+    cells = {
+        heading: [("images", "pixels"), *zip(*_as_text(pixels), strict=True)]
+        for heading, pixels in columns.items()
+    }
+    widths = {
+        heading: [max(map(len, column)) for column in zip(*cells[heading], strict=True)] for heading in cells
+    }
+    headings = [f"{heading:>{sum(widths[heading]) + 2}}" for heading in cells]
+    lines = ["   ".join([" " * first, *headings])]
+    for row, name in enumerate(("class", *class_names)):
+        numbers = [
+            "  ".join(
+                f"{text:>{width}}" for text, width in zip(cells[heading][row], widths[heading], strict=True)
+            )
+            for heading in cells
+        ]
+        lines.append("   ".join([f"{name:<{first}}", *numbers]))
+    return "\n".join(lines)
+
+
+def _as_text(pixels: np.ndarray) -> tuple[list[str], list[str]]:
+    """The number of images that show each class, and of its pixels."""
+    return [str(count) for count in (pixels > 0).sum(axis=0)], [f"{count:,}" for count in pixels.sum(axis=0)]
