@@ -114,7 +114,7 @@ def test_data_set_definitions_stand_alone(path: Path) -> None:
     assert own_imports_of(path) <= {"data.specs", "errors"}
 
 
-PROGRAMS = ("train", "evaluate", "export", "predict", "convert")
+PROGRAMS = ("train", "evaluate", "export", "predict", "convert", "make_split")
 
 
 @pytest.mark.parametrize("module", ["pseudoseg_tf", *(f"pseudoseg_tf.cli.{program}" for program in PROGRAMS)])

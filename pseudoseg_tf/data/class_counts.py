@@ -39,27 +39,13 @@ def table(class_names: Sequence[str], columns: Mapping[str, np.ndarray]) -> str:
       class_names: one name per class.
       columns: by heading, what `count_pixels` returned, or rows of it.
     """
-    first = max(map(len, ("class", *class_names)))
-    cells = {
-        heading: [("images", "pixels"), *zip(*_as_text(pixels), strict=True)]
-        for heading, pixels in columns.items()
-    }
-    widths = {
-        heading: [max(map(len, column)) for column in zip(*cells[heading], strict=True)] for heading in cells
-    }
-    headings = [f"{heading:>{sum(widths[heading]) + 2}}" for heading in cells]
-    lines = ["   ".join([" " * first, *headings])]
-    for row, name in enumerate(("class", *class_names)):
-        numbers = [
-            "  ".join(
-                f"{text:>{width}}" for text, width in zip(cells[heading][row], widths[heading], strict=True)
-            )
-            for heading in cells
-        ]
-        lines.append("   ".join([f"{name:<{first}}", *numbers]))
-    return "\n".join(lines)
-
-
-def _as_text(pixels: np.ndarray) -> tuple[list[str], list[str]]:
-    """The number of images that show each class, and of its pixels."""
-    return [str(count) for count in (pixels > 0).sum(axis=0)], [f"{count:,}" for count in pixels.sum(axis=0)]
+    width = max(map(len, ("class", *class_names)))
+    blocks = [[f"{name:<{width}}" for name in ("", "class", *class_names)]]
+    for heading, pixels in columns.items():
+        images = ["images", *map(str, (pixels > 0).sum(axis=0))]
+        sums = ["pixels", *(f"{count:,}" for count in pixels.sum(axis=0))]
+        first = max(map(len, images))
+        second = max(*map(len, sums), len(heading) - first - 2)
+        rows = [f"{left:>{first}}  {right:>{second}}" for left, right in zip(images, sums, strict=True)]
+        blocks.append([f"{heading:>{first + 2 + second}}", *rows])
+    return "\n".join("   ".join(cells) for cells in zip(*blocks, strict=True))

@@ -51,7 +51,7 @@ def split_list(value: str) -> tuple[str, str]:
     Returns:
       BASE and LIST; without a list, the value and "".
     """
-    parts = re.fullmatch(r"((?:\[[^\]]*\]|:(?=//)|[^:\[])+):(.+)", value)
+    parts = re.fullmatch(r"((?:\[[^\]]*\]|:(?=//)|[^:\[])+):(?!//)(.+)", value)
     return (parts[1], parts[2]) if parts else (value, "")
 
 
