@@ -149,6 +149,31 @@ def test_plan_counts_data_and_cost(folder: list[str], tmp_path: Path) -> None:
     assert "scored 3 times, each worth" not in text
 
 
+@pytest.mark.parametrize(
+    ("override", "images", "note"),
+    [
+        (
+            "data.exclude_labeled=false",
+            3,
+            "note: unlabeled pool: 3 images, 2 labeled ones among them (data.exclude_labeled=true would leave those "
+            "out)",
+        ),
+        (
+            "data.exclude_labeled=true",
+            1,
+            "note: unlabeled pool: 1 images, the 3 of data.unlabeled without 2 labeled ones "
+            "(data.exclude_labeled=true)",
+        ),
+    ],
+)
+def test_plan_states_the_unlabeled_pool(
+    folder: list[str], override: str, images: int, note: str, tmp_path: Path
+) -> None:
+    text = " ".join(plan(small(folder, override), str(tmp_path / "run"), continues=False).split())
+    assert f"unlabeled: {images} images, not all with masks" in text
+    assert note in text
+
+
 def test_plan_counts_the_passes_of_an_evaluation(folder: list[str], tmp_path: Path) -> None:
     config = small(folder, "train.steps=10", "data.eval_scales=0.5,1,1.5", "data.eval_flip=true")
     text = " ".join(plan(config, str(tmp_path / "run"), continues=False).split())

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib
 import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -680,6 +681,22 @@ class TestTFDS:
         np.testing.assert_array_equal(sources.unlabeled.read(1).image_labels, [0, 1])
         assert sources.unlabeled.read(3).image_labels is None
         assert sources.notes[1:] == ("image-level labels of 1 of 4 unlabeled images come from their masks",)
+
+    def test_image_labels_of_coco(self, prepared: DataConfig, tmp_path: Path) -> None:
+        content = {
+            "images": [{"id": number, "file_name": f"p{number}.jpg"} for number in range(9)],
+            "categories": [{"id": 5, "name": "dog"}],
+            "annotations": [{"image_id": 4, "category_id": 5, "iscrowd": 0}],
+        }
+        (tmp_path / "instances.json").write_text(json.dumps(content))
+        weakly = dataclasses.replace(prepared, image_labels=str(tmp_path / "instances.json"))
+        sources = open_sources(weakly, "weakly")
+        assert sources.unlabeled is not None
+        np.testing.assert_array_equal(
+            [sources.unlabeled.read(index).image_labels for index in range(4)],
+            [[0, 0], [0, 1], [0, 0], [0, 0]],
+        )
+        assert sources.notes == ("unlabeled pool: 4 images, none of them labeled",)
 
     def test_bytes_come_out_encoded(self, prepared: DataConfig) -> None:
         assert open_sources(prepared, "supervised").labeled.read(0).image.startswith(b"\x89PNG")
