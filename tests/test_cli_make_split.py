@@ -245,7 +245,7 @@ class TestNamedOfCityscapes:
         done = make_split(*overrides(data), "--named=cityscapes_seg/1_30", f"--out={tmp_path}/x")
         assert done.returncode == 2
         assert done.stderr.startswith(
-            "error: the splits of Cityscapes are drawn from the ids of its 2975 training"
+            "error: --named=cityscapes_seg/1_30: the splits of Cityscapes are drawn from the ids of its 2975 training"
         )
         assert "found 20 ids" in done.stderr and done.stderr.count("\n") == 1
 

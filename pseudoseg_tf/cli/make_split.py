@@ -156,7 +156,9 @@ def _write_named(data: DataConfig, value: str) -> None:
         raise UserError(f"--named: found {value!r}; published splits of {data_set}: {', '.join(names)}")
     path = Path(f"{_OUT.value}.txt")
     _check_free([path])
-    ids = split_catalog.named_ids(data_set, name, data.splits_dir, lambda: _training_ids(data, data_set))
+    ids = split_catalog.named_ids(
+        data_set, name, data.splits_dir, lambda: _training_ids(data, data_set), f"--named={value}"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_ids(path, ids)
     print(f"{path}: {len(ids)} ids of {data_set}/{name}")

@@ -154,18 +154,19 @@ def _tfds_opener(data: DataConfig) -> tuple[DatasetInfo, _Opener]:
     hint = f"; published label splits of {info.name}: {', '.join(names)}" if names else ""
 
     def open_one(value: str, key: str, /, *, need_masks: bool) -> Source:
+        where = f"{key}={value}"
         if value in names:
             split, listed = split_catalog.base_split(info.name), value
         else:
             split, listed = split_list(value)
         source: Source = TFDSSource(info, builder, indexes, split, key, hint)
         if listed in names:
-            ids = split_catalog.named_ids(info.name, listed, data.splits_dir, lambda: source.ids)
-            source = select(source, ids, f"{key}={value}", f"{info.name} {split}")
+            ids = split_catalog.named_ids(info.name, listed, data.splits_dir, lambda: source.ids, where)
+            source = select(source, ids, where, f"{info.name} {split}")
         elif listed:
-            source = select(source, read_ids(listed, key), f"{key}={value}", f"{info.name} {split}")
+            source = select(source, read_ids(listed, key), where, f"{info.name} {split}")
         if need_masks:
-            check_masks_are_there(source, f"{key}={value}")
+            check_masks_are_there(source, where)
         return source
 
     return info, open_one

@@ -3,12 +3,11 @@
 The lists are not part of this package. They come from the repositories of their authors, or from a directory
 (`data.splits_dir`), and either way their SHA-256 sum must be the one known here.
 
-| data set | names |
-|--|--|
-| `pascal_voc_seg` | `1_16/1` `1_16/2` `1_16/3` `1_8` `1_4` `1_2` of PseudoSeg (16_clean_3, _14, _20, 8_, 4_ and 2_clean); `unimatch_1_2`: the other list of 732 that is in use, 371 of them those of `1_2` |
-| `coco_seg` | `1_512` `1_256` `1_128` `1_64` `1_32` of PseudoSeg |
-| `cityscapes_seg` | `1_30` `1_8` `1_4`: the first 100, 372 and 744 of a permutation of the sorted training images |
-"""  # noqa: E501 (a row of the table is a line)
+pascal_voc_seg: 1_16/1, 1_16/2, 1_16/3, 1_8, 1_4 and 1_2 are PseudoSeg's 16_clean_3, 16_clean_14, 16_clean_20,
+8_clean, 4_clean and 2_clean. unimatch_1_2 is the other list of 732 images that is in use; 371 are in both.
+coco_seg: 1_512, 1_256, 1_128, 1_64 and 1_32 are PseudoSeg's.
+cityscapes_seg: 1_30, 1_8 and 1_4 are the first 100, 372 and 744 of a permutation of the sorted training images.
+"""
 
 from __future__ import annotations
 
@@ -155,7 +154,9 @@ def base_split(data_set: str) -> str:
     return _BASE_SPLIT[data_set]
 
 
-def named_ids(data_set: str, name: str, splits_dir: str, base_ids: Callable[[], Sequence[str]]) -> list[str]:
+def named_ids(
+    data_set: str, name: str, splits_dir: str, base_ids: Callable[[], Sequence[str]], where: str
+) -> list[str]:
     """Returns the ids of a published split, in its order.
 
     Args:
@@ -164,6 +165,7 @@ def named_ids(data_set: str, name: str, splits_dir: str, base_ids: Callable[[], 
       splits_dir: directory of the lists (`data.splits_dir`), named as in it or in its subdirectories voc and
         coco; "": from the cache of this program, or else the network.
       base_ids: gives the ids of the base split; asked for Cityscapes alone.
+      where: key or flag, and value, that names the split, for error messages.
 
     Returns:
       The ids as the data set's builder spells them: 2007_000733, train2017/000000177254,
@@ -174,7 +176,7 @@ def named_ids(data_set: str, name: str, splits_dir: str, base_ids: Callable[[], 
         not those of all training images of Cityscapes.
     """
     if data_set == "cityscapes_seg":
-        return _cityscapes_ids(_CITYSCAPES[name], base_ids())
+        return _cityscapes_ids(_CITYSCAPES[name], base_ids(), where)
     published = _LISTS[data_set][name]
     content = _from_directory(splits_dir, published) if splits_dir else _from_cache(published)
     return [_id_of(line) for line in content.decode().splitlines()]
@@ -186,13 +188,13 @@ def _id_of(line: str) -> str:
     return canonical_id(posixpath.basename(path) if mask else path)
 
 
-def _cityscapes_ids(count: int, base_ids: Sequence[str]) -> list[str]:
+def _cityscapes_ids(count: int, base_ids: Sequence[str], where: str) -> list[str]:
     names = sorted(base_ids)
     found = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
     if found != _CITYSCAPES_SHA256:
         raise UserError(
-            f"the splits of Cityscapes are drawn from the ids of its {_CITYSCAPES_IMAGES} training images, such "
-            f"as train/jena/jena_000088_000019 (sorted, SHA-256 {_CITYSCAPES_SHA256}); found {len(names)} ids "
+            f"{where}: the splits of Cityscapes are drawn from the ids of its {_CITYSCAPES_IMAGES} training images, "
+            f"such as train/jena/jena_000088_000019 (sorted, SHA-256 {_CITYSCAPES_SHA256}); found {len(names)} ids "
             f"(SHA-256 {found}): give the whole training set, or a list file of yours"
         )
     order = np.random.RandomState(_CITYSCAPES_SEED).permutation(_CITYSCAPES_IMAGES)

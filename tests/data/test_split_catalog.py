@@ -39,7 +39,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, url: str, content: bytes = CONTENT)
 
 
 def ids(splits_dir: Path | str = "") -> list[str]:
-    return named_ids("tiny", "half", str(splits_dir), no_ids)
+    return named_ids("tiny", "half", str(splits_dir), no_ids, "data.labeled=x")
 
 
 @pytest.fixture
@@ -218,15 +218,16 @@ class TestCityscapes:
         order = np.random.RandomState(12345).permutation(2975)
         for name, count in (("1_30", 100), ("1_8", 372), ("1_4", 744)):
             # The order of the records does not matter.
-            found = named_ids("cityscapes_seg", name, "", lambda: self.NAMES[::-1])
+            found = named_ids("cityscapes_seg", name, "", lambda: self.NAMES[::-1], "data.labeled=x")
             assert found == [self.NAMES[index] for index in order[:count]]
 
     @pytest.mark.parametrize("names", [NAMES, NAMES[:3]])
     def test_other_images(self, names: Sequence[str]) -> None:
         with pytest.raises(
-            UserError, match=rf"^the splits of Cityscapes .* found {len(names)} ids \(SHA-256 "
+            UserError,
+            match=rf"^data.labeled=x: the splits of Cityscapes .* found {len(names)} ids \(SHA-256 ",
         ):
-            named_ids("cityscapes_seg", "1_8", "", lambda: names)
+            named_ids("cityscapes_seg", "1_8", "", lambda: names, "data.labeled=x")
 
 
 # The sums of the lists in their order, one id a line: those of the files, except for unimatch_1_2, whose lines
@@ -256,15 +257,15 @@ class TestAsPublished:
         data_set, _, name = full_name.partition("/")
         splits = shared_dir / "splits"
         names = (splits / "cityscapes/all_train_sorted.txt").read_text().split()
-        found = named_ids(data_set, name, str(splits), lambda: names)
+        found = named_ids(data_set, name, str(splits), lambda: names, "data.labeled=x")
         count, expected = SIZES_AND_SUMS[full_name]
         assert len(found) == len(set(found)) == count
         assert sha256("".join(f"{record_id}\n" for record_id in found).encode()) == expected
 
     def test_the_other_half_of_voc(self, shared_dir: Path) -> None:
         splits = str(shared_dir / "splits")
-        other = named_ids("pascal_voc_seg", "unimatch_1_2", splits, no_ids)
-        ours = named_ids("pascal_voc_seg", "1_2", splits, no_ids)
+        other = named_ids("pascal_voc_seg", "unimatch_1_2", splits, no_ids, "data.labeled=x")
+        ours = named_ids("pascal_voc_seg", "1_2", splits, no_ids, "data.labeled=x")
         train = (shared_dir / "splits/voc/official_train.txt").read_text().split()
         assert other[:2] == ["2010_001195", "2007_007021"]
         assert len(set(other)) == 732 and set(other) <= set(train)
@@ -274,8 +275,8 @@ class TestAsPublished:
         splits = shared_dir / "splits"
         train_aug = set((splits / "voc/official_train_aug.txt").read_text().split())
         for name in split_names("pascal_voc_seg"):
-            assert set(named_ids("pascal_voc_seg", name, str(splits), no_ids)) <= train_aug
+            assert set(named_ids("pascal_voc_seg", name, str(splits), no_ids, "data.labeled=x")) <= train_aug
 
     def test_directly_in_the_folder(self, shared_dir: Path) -> None:
         coco = shared_dir / "splits/coco"
-        assert len(named_ids("coco_seg", "1_512", str(coco), no_ids)) == 232
+        assert len(named_ids("coco_seg", "1_512", str(coco), no_ids, "data.labeled=x")) == 232
