@@ -90,6 +90,7 @@ def test_help_of_the_installed_program_is_the_same() -> None:
         (["--run_dir=DIR", "--preset=shapes", "--set", "train.stpes=1"], ["nearest: train.steps"]),
         (["--run_dir=DIR", "--preset=shapes", "--set", "train.steps=0"], ["train.steps: found '0'"]),
         (["--run_dir=DIR", "--preset=folder"], ["data.images: found ''"]),
+        (["--run_dir=DIR", "--preset=shapes", "--set", "data.exclude_labeled=1"], ["'1'", "true or false"]),
         (["--run_dir=DIR", "--preset=shapes", "--dry_run=perhaps"], ["dry_run", "perhaps"]),
     ],
 )
@@ -128,6 +129,34 @@ def test_mistake_in_the_data_is_one_line(folder: list[str], tmp_path: Path) -> N
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "1.png" in done.stderr and "5x5" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.image_labels=DIR/a.json", "data.image_labels: DIR/a.json: not valid JSON"),
+        (
+            "data.unlabeled=DIR/labeled.txt",
+            "data.exclude_labeled: found 'true', but all 2 images of data.unlabeled",
+        ),
+    ],
+)
+def test_mistake_about_additional_images_is_one_line(
+    folder: list[str], tmp_path: Path, override: str, message: str
+) -> None:
+    (tmp_path / "a.json").write_text("{")
+    every = [
+        *folder,
+        "train.mode=weakly",
+        "data.exclude_labeled=true",
+        override.replace("DIR", str(tmp_path)),
+    ]
+    flags = [f"--set={override}" for override in every]
+    done = run_train("--preset=folder", f"--run_dir={tmp_path / 'run'}", *flags)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message.replace('DIR', str(tmp_path))}")
+    assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
