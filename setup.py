@@ -36,7 +36,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"pseudoseg-{program.replace('_', '-')} = pseudoseg_tf.cli.{program}:run"
-            for program in ("train", "evaluate", "export", "predict", "convert", "check_data")
+            for program in ("train", "evaluate", "export", "predict", "convert", "check_data", "make_split")
         ]
     },
 )

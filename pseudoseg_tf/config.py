@@ -90,11 +90,17 @@ class DataConfig:
     # folder, tfrecord: text file of lines "name red green blue" in order of the class ids, for RGB masks and for
     # pictures; a line "ignore red green blue" is the color of ignored pixels. Empty: no RGB masks, VOC's colors.
     palette: str = ""
-    # folder: list files of ids. tfrecord: shard patterns (path/train-*). tfds: split names (train[:20]).
+    # folder: list files of ids. tfrecord: shard patterns (path/train-*). tfds: splits (train[:20]), or published label
+    # splits by name (1_16/1, data/split_catalog.py). tfrecord, tfds: also SPLIT:FILE, the ids of a list file.
     labeled: str = ""
     unlabeled: str = ""
     val: str = ""
-    # folder: CSV id,name,name,... of image-level labels for the weakly mode; empty: from masks.
+    # Directory of the lists behind those names, as published; empty: fetched once, kept in ~/.cache/pseudoseg_tf.
+    splits_dir: str = ""
+    # The additional images are those of data.unlabeled that are not in data.labeled (false: all, as the reference's).
+    exclude_labeled: bool = False
+    # Image-level labels for the weakly mode: CSV id,name,name,... or COCO's annotations (instances_train2017.json);
+    # images that it does not name have those of their masks.
     image_labels: str = ""
     # tfds: builder name and data directory (empty: the TFDS default).
     name: str = ""

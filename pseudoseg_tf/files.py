@@ -14,21 +14,19 @@ from pseudoseg_tf.errors import UserError
 _MAX_JSON_BYTES = 4 << 20
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str], max_bytes: int = _MAX_JSON_BYTES) -> Any:
     """Returns the parsed content of a JSON file.
 
     Raises:
-      UserError: if the file cannot be read, is over 4 MiB, or is not JSON.
+      UserError: if the file cannot be read, is over `max_bytes`, or is not JSON.
     """
     try:
         with open(path, "rb") as file:
-            content = file.read(_MAX_JSON_BYTES + 1)
+            content = file.read(max_bytes + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(content) > _MAX_JSON_BYTES:
-        raise UserError(
-            f"{path}: more than {_MAX_JSON_BYTES >> 20} MiB, too large for a file of this program"
-        )
+    if len(content) > max_bytes:
+        raise UserError(f"{path}: more than {max_bytes >> 20} MiB, too large for a file of this program")
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:

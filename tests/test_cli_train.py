@@ -90,6 +90,7 @@ def test_help_of_the_installed_program_is_the_same() -> None:
         (["--run_dir=DIR", "--preset=shapes", "--set", "train.stpes=1"], ["nearest: train.steps"]),
         (["--run_dir=DIR", "--preset=shapes", "--set", "train.steps=0"], ["train.steps: found '0'"]),
         (["--run_dir=DIR", "--preset=folder"], ["data.images: found ''"]),
+        (["--run_dir=DIR", "--preset=shapes", "--set", "data.exclude_labeled=1"], ["'1'", "true or false"]),
         (["--run_dir=DIR", "--preset=shapes", "--dry_run=perhaps"], ["dry_run", "perhaps"]),
     ],
 )
@@ -131,6 +132,34 @@ def test_mistake_in_the_data_is_one_line(folder: list[str], tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.image_labels=DIR/a.json", "data.image_labels: DIR/a.json: not valid JSON"),
+        (
+            "data.unlabeled=DIR/labeled.txt",
+            "data.exclude_labeled: found 'true', but all 2 images of data.unlabeled",
+        ),
+    ],
+)
+def test_mistake_about_additional_images_is_one_line(
+    folder: list[str], tmp_path: Path, override: str, message: str
+) -> None:
+    (tmp_path / "a.json").write_text("{")
+    every = [
+        *folder,
+        "train.mode=weakly",
+        "data.exclude_labeled=true",
+        override.replace("DIR", str(tmp_path)),
+    ]
+    flags = [f"--set={override}" for override in every]
+    done = run_train("--preset=folder", f"--run_dir={tmp_path / 'run'}", *flags)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message.replace('DIR', str(tmp_path))}")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_plan_counts_data_and_cost(folder: list[str], tmp_path: Path) -> None:
     overrides = ["train.steps=10", "train.evaluate_every=4", "data.crop_size=33,49", "train.keep=3"]
     text = " ".join(plan(small(folder, *overrides), str(tmp_path / "run"), continues=True).split())
@@ -147,6 +176,31 @@ def test_plan_counts_data_and_cost(folder: list[str], tmp_path: Path) -> None:
     ):
         assert part in text
     assert "scored 3 times, each worth" not in text
+
+
+@pytest.mark.parametrize(
+    ("override", "images", "note"),
+    [
+        (
+            "data.exclude_labeled=false",
+            3,
+            "note: unlabeled pool: 3 images, 2 labeled ones among them (data.exclude_labeled=true would leave those "
+            "out)",
+        ),
+        (
+            "data.exclude_labeled=true",
+            1,
+            "note: unlabeled pool: 1 images, the 3 of data.unlabeled without 2 labeled ones "
+            "(data.exclude_labeled=true)",
+        ),
+    ],
+)
+def test_plan_states_the_unlabeled_pool(
+    folder: list[str], override: str, images: int, note: str, tmp_path: Path
+) -> None:
+    text = " ".join(plan(small(folder, override), str(tmp_path / "run"), continues=False).split())
+    assert f"unlabeled: {images} images, not all with masks" in text
+    assert note in text
 
 
 def test_plan_counts_the_passes_of_an_evaluation(folder: list[str], tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ ONLY = {
     "pseudo_label": {"nn.layers"},
     "losses": {"data.specs", "nn.layers", "pseudo_label"},
     "optim": {"_keras"},
-    "data": {"config", "data", "datasets", "errors", "progress"},
+    "data": {"config", "data", "datasets", "errors", "files", "progress"},
     "config": set(),
     "errors": set(),
     "_keras": set(),
@@ -114,7 +114,7 @@ def test_data_set_definitions_stand_alone(path: Path) -> None:
     assert own_imports_of(path) <= {"data.specs", "errors"}
 
 
-PROGRAMS = ("train", "evaluate", "export", "predict", "convert", "check_data")
+PROGRAMS = ("train", "evaluate", "export", "predict", "convert", "check_data", "make_split")
 
 
 @pytest.mark.parametrize("module", ["pseudoseg_tf", *(f"pseudoseg_tf.cli.{program}" for program in PROGRAMS)])

@@ -18,10 +18,16 @@ import numpy as np
 from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data.decode import check_same_size, decode_image, decode_mask
 from pseudoseg_tf.data.findings import Findings, ListSummary, Report
-from pseudoseg_tf.data.sources import check_image_labels, check_objects, opener, overlap_notes
+from pseudoseg_tf.data.selection import without
+from pseudoseg_tf.data.sources import (
+    check_image_labels,
+    check_objects,
+    image_labels_by_id,
+    opener,
+    pool_note,
+)
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, Source
-from pseudoseg_tf.data.splits import check_disjoint
-from pseudoseg_tf.data.text import read_image_labels
+from pseudoseg_tf.data.splits import check_disjoint, common_ids
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.progress import Progress
 
@@ -67,7 +73,9 @@ def check_data(data: DataConfig, mode: str) -> Report:
         key = f"data.{name}"
         with findings.collect("lists that cannot be opened"):
             sources[key] = open_one(getattr(data, name), key, need_masks=False, check=False)
-    _check_ids(sources, findings)
+    _check_ids(sources, data, findings)
+    if data.exclude_labeled and {"data.labeled", "data.unlabeled"} <= sources.keys():
+        sources["data.unlabeled"] = without(sources["data.unlabeled"], sources["data.labeled"].ids)
     pictures = _Pictures(findings)
     lists = {key: _read_all(key, source, pictures, findings) for key, source in sources.items()}
     if mode == "weakly" and "data.unlabeled" in lists:
@@ -219,24 +227,26 @@ class _Pictures:
 # All lists
 
 
-def _check_ids(sources: Mapping[str, Source], findings: Findings) -> None:
+def _check_ids(sources: Mapping[str, Source], data: DataConfig, findings: Findings) -> None:
     """The same id in two lists."""
     ids = {key: source.ids for key, source in sources.items()}
     for key in ("data.labeled", "data.unlabeled"):
         if key in ids and "data.val" in ids:
             with findings.collect("ids both trained on and scored"):
                 check_disjoint(ids[key], key, ids["data.val"], "data.val")
-    for note in overlap_notes(ids.get("data.labeled", ()), ids.get("data.unlabeled", ())):
-        findings.add("note", "labeled images among the unlabeled", note)
+    labeled, unlabeled = ids.get("data.labeled", ()), ids.get("data.unlabeled", ())
+    if common_ids(labeled, unlabeled):
+        with findings.collect("no unlabeled images left"):
+            note = pool_note(unlabeled, labeled, data.exclude_labeled)
+            findings.add("note", "labeled images among the unlabeled", note)
 
 
 def _check_image_labels(unlabeled: ListSummary, data: DataConfig, findings: Findings) -> None:
     """Each additional image of weakly mode needs image-level labels."""
     kind = "image-level labels"
     with findings.collect(kind):
-        image_classes = unlabeled.source.info.image_classes
-        rows = read_image_labels(data.image_labels, image_classes) if data.image_labels else {}
         ids, lacking = unlabeled.source.ids, unlabeled.without_mask
+        rows = image_labels_by_id(unlabeled.source.info, ids, data.image_labels)
         for note in check_image_labels(ids, lacking, rows, data.image_labels):
             findings.add("note", kind, note)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from pseudoseg_tf.data.decode import check_sizes
 from pseudoseg_tf.data.specs import CLASS_IDS, DatasetInfo, MaskEncoding, Record
@@ -98,7 +96,6 @@ class FolderSource:
         need_masks: bool,
         check: bool = True,
         encoding: MaskEncoding = CLASS_IDS,
-        image_labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Reads the list and finds the files.
 
@@ -111,7 +108,6 @@ class FolderSource:
           need_masks: whether an id without a mask is an error.
           check: whether to look for mistakes in the records now; else each shows when it is read.
           encoding: what the pixels of the masks mean.
-          image_labels: multi-hot image-level labels by canonical id; ids without an entry have none.
 
         Raises:
           UserError: the list is at fault; an id has no image, or several; or it needs a mask and has none, or
@@ -131,10 +127,13 @@ class FolderSource:
                 _check_all_sizes(found, _all_found(self._masks, self.ids, masks, "mask", where))
         self.has_masks = None not in self._masks
         self._encoding = encoding
-        self._image_labels = image_labels or {}
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def has_mask(self, index: int) -> bool:
+        """Returns whether record `index` carries a mask."""
+        return self._masks[index] is not None
 
     def read(self, index: int) -> Record:
         """Returns record `index`.
@@ -153,7 +152,7 @@ class FolderSource:
             id=record_id,
             image=_read(image),
             mask=None if mask is None else _read(mask),
-            image_labels=self._image_labels.get(record_id),
+            image_labels=None,
             encoding=self._encoding,
         )
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Collection, Mapping, Sequence
+import posixpath
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from pseudoseg_tf.config import DataConfig
+from pseudoseg_tf.data import split_catalog
+from pseudoseg_tf.data.coco_labels import read_coco_image_labels
 from pseudoseg_tf.data.decode import decode_mask
 from pseudoseg_tf.data.folder import Folder, FolderSource
+from pseudoseg_tf.data.selection import ImageLabeled, check_masks_are_there, select, without
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, MaskEncoding, Source, voc_palette
-from pseudoseg_tf.data.splits import check_disjoint, common_ids
+from pseudoseg_tf.data.splits import check_disjoint, check_unique, common_ids, read_ids, split_list
 from pseudoseg_tf.data.text import IMAGE_SUFFIXES, read_class_names, read_image_labels, read_palette
 from pseudoseg_tf.errors import UserError
 
@@ -63,52 +67,71 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
         _check_masks(source, key)
     if mode == "supervised":
         return Sources(info, labeled, None, val)
-    image_labels = {}
-    if mode == "weakly" and data.image_labels:
-        image_labels = read_image_labels(data.image_labels, info.image_classes)
-    unlabeled = open_one(data.unlabeled, "data.unlabeled", need_masks=False, image_labels=image_labels)
+    unlabeled = open_one(data.unlabeled, "data.unlabeled", need_masks=False)
     check_disjoint(unlabeled.ids, "data.unlabeled", val.ids, "data.val")
-    notes = overlap_notes(labeled.ids, unlabeled.ids)
+    notes = [pool_note(unlabeled.ids, labeled.ids, data.exclude_labeled)]
+    if data.exclude_labeled:
+        unlabeled = without(unlabeled, labeled.ids)
     if mode == "weakly":
-        without_mask = [
-            record_id
-            for index, record_id in enumerate(unlabeled.ids)
-            if not (record_id in image_labels or unlabeled.has_masks) and unlabeled.read(index).mask is None
-        ]
-        notes += check_image_labels(unlabeled.ids, without_mask, image_labels, data.image_labels)
+        image_labels = image_labels_by_id(info, unlabeled.ids, data.image_labels)
+        lacking = [record_id for k, record_id in enumerate(unlabeled.ids) if not unlabeled.has_mask(k)]
+        notes += check_image_labels(unlabeled.ids, lacking, image_labels, data.image_labels)
+        unlabeled = ImageLabeled(unlabeled, image_labels)
     return Sources(info, labeled, unlabeled, val, tuple(notes))
 
 
-class Opener(Protocol):
-    """Opens what one key names: a list file, shard patterns or a split."""
+def open_labeled(data: DataConfig) -> Source:
+    """Opens what `data.labeled` names and nothing else, as `open_sources` does.
 
-    def __call__(
-        self,
-        value: str,
-        key: str,
-        /,
-        *,
-        need_masks: bool,
-        check: bool = True,
-        image_labels: Mapping[str, np.ndarray] | None = None,
-    ) -> Source: ...
+    Raises:
+      UserError: the files do not fit together; the message names the first at fault.
+    """
+    _, open_one = opener(data)
+    return open_one(data.labeled, "data.labeled", need_masks=True)
+
+
+def pool_note(unlabeled: Sequence[str], labeled: Sequence[str], exclude_labeled: bool) -> str:
+    """A line that says which images are the unlabeled ones, given the ids of both lists.
+
+    Raises:
+      UserError: without the labeled ones none is left.
+    """
+    count, shared = len(unlabeled), len(common_ids(unlabeled, labeled))
+    if not shared:
+        return f"unlabeled pool: {count} images, none of them labeled"
+    if not exclude_labeled:
+        return (
+            f"unlabeled pool: {count} images, {shared} labeled ones among them (data.exclude_labeled=true would "
+            "leave those out)"
+        )
+    if shared == count:
+        raise UserError(
+            f"data.exclude_labeled: found 'true', but all {count} images of data.unlabeled are in data.labeled; "
+            "name more images or set it to false"
+        )
+    return (
+        f"unlabeled pool: {count - shared} images, the {count} of data.unlabeled without {shared} labeled ones "
+        "(data.exclude_labeled=true)"
+    )
+
+
+class Opener(Protocol):
+    """Opens what one key names: a list file, shards, a split, or a list of ids in one of these.
+
+    With `check` false, records are not looked at: a mistake in one shows when it is read.
+    """
+
+    def __call__(self, value: str, key: str, /, *, need_masks: bool, check: bool = True) -> Source: ...
 
 
 def opener(data: DataConfig) -> tuple[DatasetInfo, Opener]:
     """Returns the classes, and how to open a list, for the kind of source configured."""
     if data.source == "tfds":
-        # Importing TFDS takes seconds; only those who use it should wait.
-        from pseudoseg_tf.data.tfds_source import TFDSSource, open_builder
-
-        builder, info = open_builder(data.name, data.data_dir)
-        info = _with_background(info, data)
-        return info, functools.partial(TFDSSource, info, builder)
+        return _tfds_opener(data)
     info, encoding = _read_classes(data)
     info = _with_background(info, data)
     if data.source == "tfrecord":
-        from pseudoseg_tf.data.tfrecord import TFRecordSource
-
-        return info, functools.partial(TFRecordSource, info, encoding=encoding)
+        return info, functools.partial(_open_shards, info, encoding)
     images = Folder(data.images, IMAGE_SUFFIXES, "data.images")
     masks = Folder(data.masks, (".png",), "data.masks")
     return info, functools.partial(FolderSource, info, images, masks, encoding=encoding)
@@ -135,14 +158,6 @@ def _read_classes(data: DataConfig) -> tuple[DatasetInfo, MaskEncoding]:
         )
     info = DatasetInfo(class_names, voc_palette(len(class_names)), name)
     return info, MaskEncoding(binary=data.binary_masks)
-
-
-def overlap_notes(labeled: Sequence[str], unlabeled: Sequence[str]) -> list[str]:
-    """Says how many labeled ids are among the unlabeled ones, if any; that is no mistake."""
-    shared = common_ids(labeled, unlabeled)
-    if not shared:
-        return []
-    return [f"{len(shared)} of the {len(labeled)} images of data.labeled are in data.unlabeled too"]
 
 
 def check_objects(seen: np.ndarray, count: int, key: str, background: bool) -> None:
@@ -183,7 +198,7 @@ def check_image_labels(
     lacking = [record_id for record_id in without_mask if record_id not in image_labels]
     if lacking:
         raise UserError(
-            f"data.image_labels: {len(lacking)} of {len(ids)} images of data.unlabeled have neither a row in "
+            f"data.image_labels: {len(lacking)} of {len(ids)} images of data.unlabeled have neither an entry in "
             f"{path or 'a CSV file (the key is empty)'} nor a mask, first {lacking[0]!r}; train.mode=weakly needs "
             "one of them for each"
         )
@@ -191,6 +206,62 @@ def check_image_labels(
     if not by_masks:
         return []
     return [f"image-level labels of {len(by_masks)} of {len(ids)} unlabeled images come from their masks"]
+
+
+def _open_shards(
+    info: DatasetInfo,
+    encoding: MaskEncoding,
+    value: str,
+    key: str,
+    /,
+    *,
+    need_masks: bool,
+    check: bool = True,
+) -> Source:
+    """Opens all records of shards, or those of "PATTERNS:FILE", a list of ids."""
+    # Importing TensorFlow takes seconds; only those who use it should wait.
+    from pseudoseg_tf.data.tfrecord import TFRecordSource
+
+    patterns, listed = split_list(value)
+    if not listed:
+        return TFRecordSource(info, patterns, key, need_masks=need_masks, check=check, encoding=encoding)
+    ids = read_ids(listed, key)
+    shards = TFRecordSource(info, patterns, key, need_masks=False, check=check, encoding=encoding)
+    source = select(shards, ids, f"{key}={value}", patterns)
+    if need_masks:
+        check_masks_are_there(source, f"{key}={value}")
+    return source
+
+
+def _tfds_opener(data: DataConfig) -> tuple[DatasetInfo, Opener]:
+    """Opens a split, a published one by its name ("1_16/1"), or a list of ids: "SPLIT:FILE", "SPLIT:NAME"."""
+    # Importing TFDS takes seconds; only those who use it should wait.
+    from pseudoseg_tf.data.tfds_index import SplitIndexes
+    from pseudoseg_tf.data.tfds_source import TFDSSource, open_builder
+
+    builder, info = open_builder(data.name, data.data_dir)
+    info = _with_background(info, data)
+    indexes = SplitIndexes(builder)
+    names = split_catalog.split_names(info.name)
+    hint = f"; published label splits of {info.name}: {', '.join(names)}" if names else ""
+
+    def open_one(value: str, key: str, /, *, need_masks: bool, check: bool = True) -> Source:
+        where = f"{key}={value}"
+        if value in names:
+            split, listed = split_catalog.base_split(info.name), value
+        else:
+            split, listed = split_list(value)
+        source: Source = TFDSSource(info, builder, indexes, split, key, hint, check=check)
+        if listed in names:
+            ids = split_catalog.named_ids(info.name, listed, data.splits_dir, lambda: source.ids, where)
+            source = select(source, ids, where, f"{info.name} {split}")
+        elif listed:
+            source = select(source, read_ids(listed, key), where, f"{info.name} {split}")
+        if need_masks:
+            check_masks_are_there(source, where)
+        return source
+
+    return info, open_one
 
 
 def _check_masks(source: Source, key: str) -> None:
@@ -203,3 +274,25 @@ def _check_masks(source: Source, key: str) -> None:
             labels = decode_mask(record.mask, record.id, source.info.num_classes, record.encoding)
             seen[labels] = True
     check_objects(seen, count, key, source.info.has_background)
+
+
+def image_labels_by_id(info: DatasetInfo, ids: Sequence[str], path: str) -> dict[str, np.ndarray]:
+    """What a CSV file or COCO's annotations say about images: multi-hot labels by id; {} without a file.
+
+    Args:
+      info: the classes.
+      ids: of the images; annotations go by file name.
+      path: the file, .json for annotations; "" for none.
+
+    Raises:
+      UserError: the file cannot be used, or two ids have the same file name.
+    """
+    if not path:
+        return {}
+    if not path.endswith(".json"):
+        return read_image_labels(path, info.image_classes)
+    labels = read_coco_image_labels(path, info.image_classes)
+    file_names = [posixpath.basename(record_id) for record_id in ids]
+    check_unique(file_names, "data.image_labels: annotations go by file name, of which data.unlabeled")
+    by_id = zip(ids, file_names, strict=True)
+    return {record_id: labels[name] for record_id, name in by_id if name in labels}

@@ -154,6 +154,9 @@ class Source(Protocol):
     def __len__(self) -> int:
         """Number of records."""
 
+    def has_mask(self, index: int) -> bool:
+        """Returns whether record `index` carries a mask; reads nothing."""
+
     def read(self, index: int) -> Record:
         """Returns record `index`, 0 <= index < len(self).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from pseudoseg_tf.data.text import canonical_id, read_lines
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.progress import Progress
 
 # Draws tried before a request counts as hopeless: seconds of work, and hits as rare as 1 in 10,000 are met.
 _MAX_DRAWS = 50_000
@@ -39,6 +41,18 @@ def read_ids(path: str | os.PathLike[str], key: str) -> list[str]:
             raise UserError(f"{where} holds {record_id!r}; ids are paths in the image folder, without '..'")
     check_unique([canonical_id(record_id) for record_id in ids], where)
     return ids
+
+
+def split_list(value: str) -> tuple[str, str]:
+    """Splits "BASE:LIST", a list of ids that are looked up in a TFDS split or in shards.
+
+    A colon in brackets (train[:20]) or before two slashes (gs://bucket/train-*) does not count.
+
+    Returns:
+      BASE and LIST; without a list, the value and "".
+    """
+    parts = re.fullmatch(r"((?:\[[^\]]*\]|:(?=//)|[^:\[])+):(?!//)(.+)", value)
+    return (parts[1], parts[2]) if parts else (value, "")
 
 
 def write_ids(path: str | os.PathLike[str], ids: Sequence[str]) -> None:
@@ -86,6 +100,7 @@ def class_balanced_draw(
     count: int,
     seed: int,
     min_images_per_class: int,
+    class_names: Sequence[str] = (),
 ) -> list[str]:
     """Draws a small labeled set that misses no class (Appendix C of the paper).
 
@@ -99,6 +114,7 @@ def class_balanced_draw(
       count: how many ids to draw.
       seed: 0 to 2**32 - 1.
       min_images_per_class: how many of the images drawn must show each class.
+      class_names: by class id, what error messages call it; (): its id.
 
     Returns:
       `count` ids in the order of the pool.
@@ -115,20 +131,26 @@ def class_balanced_draw(
     for class_id, images in zip(classes, shows.sum(axis=0), strict=True):
         if images < min_images_per_class:
             raise UserError(
-                f"class {class_id} is in {images} of {len(ids)} images, but each class must be in "
+                f"class {_name(class_id, class_names)} is in {images} of {len(ids)} images, but each class must be in "
                 f"{min_images_per_class} of the images drawn; ask for fewer or leave the class out"
             )
     # RandomState, because its stream is frozen; that of numpy's newer generators may change.
     random = np.random.RandomState(seed)
-    for _ in range(_MAX_DRAWS):
-        drawn = random.permutation(len(ids))[:count]
-        if (shows[drawn].sum(axis=0) >= min_images_per_class).all():
-            return [ids[index] for index in np.sort(drawn)]
-    rarest = classes[int(shows.sum(axis=0).argmin())]
+    with Progress(_MAX_DRAWS, f"seed {seed}: draws of {count} ids, at most") as progress:
+        for _ in range(_MAX_DRAWS):
+            drawn = random.permutation(len(ids))[:count]
+            if (shows[drawn].sum(axis=0) >= min_images_per_class).all():
+                return [ids[index] for index in np.sort(drawn)]
+            progress.update()
+    rarest = _name(classes[int(shows.sum(axis=0).argmin())], class_names)
     raise UserError(
         f"none of {_MAX_DRAWS:,} draws of {count} ids had {min_images_per_class} images of each of the "
         f"{len(classes)} classes (rarest: {rarest}); draw more ids, ask for fewer or leave a class out"
     )
+
+
+def _name(class_id: int, class_names: Sequence[str]) -> str:
+    return repr(class_names[class_id]) if class_names else str(class_id)
 
 
 def _some(ids: Sequence[str]) -> str:

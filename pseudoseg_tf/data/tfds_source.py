@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from pseudoseg_tf.data.decode import check_sizes
 from pseudoseg_tf.data.specs import DatasetInfo, Record, voc_palette
-from pseudoseg_tf.data.splits import check_unique
-from pseudoseg_tf.data.text import canonical_id
+from pseudoseg_tf.data.tfds_index import IDS_SUFFIX, SplitIndexes, encoded_records, id_of
 from pseudoseg_tf.errors import UserError
-from pseudoseg_tf.progress import Progress
 
 _T = TypeVar("_T")
 
@@ -63,63 +58,67 @@ class TFDSSource:
     Attributes:
       info: the classes.
       ids: the "id" feature of each record, as a canonical id.
-      has_masks: True; the builder has masks or none of its splits could be used.
+      has_masks: whether every record carries a mask.
     """
-
-    has_masks = True
 
     def __init__(
         self,
         info: DatasetInfo,
         builder: tfds.core.DatasetBuilder,
+        indexes: SplitIndexes,
         split: str,
         key: str,
+        hint: str = "",
         *,
-        need_masks: bool,
         check: bool = True,
-        image_labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Opens the split and reads it once, for the ids and the sizes.
+        """Opens the split.
 
         Args:
           info: the classes.
           builder: prepared builder.
+          indexes: those of the builder.
           split: TFDS split, such as "train", "train[:20]" or "train[20:]".
           key: the configuration key that names it, for error messages.
-          need_masks: without effect, as there always are masks; the other sources ask.
-          check: whether to compare sizes now; else mistakes show when records are read.
-          image_labels: multi-hot image-level labels by canonical id; ids without an entry have none.
+          hint: ends the message if there is no such split.
+          check: whether to compare sizes now, if the split is read for the first time; else mistakes show when
+            records are read.
 
         Raises:
           UserError: no such split or an empty one, ids repeat, or image and mask differ in size.
         """
         where = f"{key}={split}"
         self.info = info
-        self._image_labels = image_labels or {}
-        if not _ask(lambda: builder.info.splits[split].num_examples, where):
+        if not _ask(lambda: builder.info.splits[split].num_examples, where, hint):
             raise UserError(f"{where} holds no records; give a split or part of one with at least one")
-        decoders = {"image": tfds.decode.SkipDecoding(), "label": tfds.decode.SkipDecoding()}
-        self._records = _ask(lambda: builder.as_data_source(split, decoders=decoders), where)
-        ids = []
-        with Progress(len(self), f"{key}: reading ids") as progress:
-            for index in range(len(self)):
-                record = self.read(index)
-                if check:
-                    image, mask = io.BytesIO(record.image), io.BytesIO(record.mask or b"")
-                    check_sizes(image, f"{where} image {record.id}", mask, f"{where} mask {record.id}")
-                ids.append(record.id)
-                progress.update()
-        check_unique(ids, where)
-        self.ids = tuple(ids)
+        self._records = _ask(lambda: encoded_records(builder, split), where)
+        index = indexes.find(split, where, check)
+        self.ids = index.ids
+        self._has_mask = index.has_mask
+        self.has_masks = all(self._has_mask)
+        self._where = f"{where}: {builder.data_dir}"
 
     def __len__(self) -> int:
         return len(self._records)
 
+    def has_mask(self, index: int) -> bool:
+        """Returns whether record `index` carries a mask."""
+        return self._has_mask[index]
+
     def read(self, index: int) -> Record:
-        """Returns record `index`."""
+        """Returns record `index`.
+
+        Raises:
+          UserError: it is not the one that the file of ids has there.
+        """
         features = self._records[index]
-        record_id = canonical_id(features["id"].decode("utf-8", "replace"))
-        return Record(record_id, features["image"], features["label"], self._image_labels.get(record_id))
+        record_id = id_of(features)
+        if record_id != self.ids[index]:
+            raise UserError(
+                f"{self._where} holds {record_id!r} where its files *{IDS_SUFFIX} name {self.ids[index]!r}; "
+                "delete them, they will be made anew"
+            )
+        return Record(record_id, features["image"], features["label"] or None, image_labels=None)
 
 
 def _exists(module: str) -> bool:

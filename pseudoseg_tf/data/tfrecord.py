@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from pseudoseg_tf.data.decode import check_sizes
@@ -57,7 +56,6 @@ class TFRecordSource:
         need_masks: bool,
         check: bool = True,
         encoding: MaskEncoding = CLASS_IDS,
-        image_labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Scans the shards.
 
@@ -68,7 +66,6 @@ class TFRecordSource:
           need_masks: whether a record without a mask is an error.
           check: whether to look for such records and compare sizes now; else mistakes show when they are read.
           encoding: what the pixels of the masks mean.
-          image_labels: multi-hot image-level labels by canonical id; ids without an entry have none.
 
         Raises:
           UserError: no file fits; a shard is damaged or no TFRecord file; a record lacks its image, its name
@@ -76,10 +73,9 @@ class TFRecordSource:
         """
         self.info = info
         self._encoding = encoding
-        self._image_labels = image_labels or {}
         self._places: list[_Place] = []
         ids: list[str] = []
-        self.has_masks = True
+        self._has_mask: list[bool] = []
         paths = _expand(patterns, key)
         with Progress(len(paths), f"{key}: scanning shards") as progress:
             for path in paths:
@@ -90,10 +86,10 @@ class TFRecordSource:
                             raise UserError(
                                 f"{key}: {path} record {record.id!r} has no {_MASK}; it needs a mask"
                             )
-                        self.has_masks = False
                     elif check:
                         image_name, mask_name = f"{path} image {record.id}", f"{path} mask {record.id}"
                         check_sizes(io.BytesIO(record.image), image_name, io.BytesIO(record.mask), mask_name)
+                    self._has_mask.append(record.mask is not None)
                     self._places.append(place)
                     ids.append(record.id)
                 progress.update()
@@ -101,9 +97,14 @@ class TFRecordSource:
             raise UserError(f"{key}: {patterns} holds no records; give shards with at least one")
         check_unique(ids, f"{key}: {patterns}")
         self.ids = tuple(ids)
+        self.has_masks = all(self._has_mask)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def has_mask(self, index: int) -> bool:
+        """Returns whether record `index` carries a mask."""
+        return self._has_mask[index]
 
     def read(self, index: int) -> Record:
         """Returns record `index`.
@@ -133,8 +134,7 @@ class TFRecordSource:
             elif name != _MASK:
                 raise UserError(f"{where} has no {name}; it needs {_ID} and {_IMAGE} as bytes")
         record_id = canonical_id(values[_ID].decode("utf-8", "replace"))
-        image_labels = self._image_labels.get(record_id)
-        return Record(record_id, values[_IMAGE], values.get(_MASK), image_labels, self._encoding)
+        return Record(record_id, values[_IMAGE], values.get(_MASK), None, self._encoding)
 
 
 def _expand(patterns: str, key: str) -> list[str]:

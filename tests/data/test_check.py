@@ -212,7 +212,9 @@ class TestLists:
     def test_labeled_among_the_unlabeled(self, root: Path) -> None:
         (root / "unlabeled.txt").write_text("3\n2\n0\n")
         report = report_on(root)
-        assert found(report) == ["note: 2 of the 3 images of data.labeled are in data.unlabeled too"]
+        assert found(report) == [
+            "note: unlabeled pool: 3 images, 2 labeled ones among them (data.exclude_labeled=true would leave those out)"
+        ]
         assert report.count("error") == 0
 
     def test_the_same_picture_under_other_names(self, root: Path) -> None:
@@ -258,7 +260,7 @@ class TestLists:
         tags.write_text("3,red\n4\n")
         override = f"data.image_labels={tags}"
         assert found(report_on(root, override, mode="weakly")) == [
-            f"error: data.image_labels: 1 of 3 images of data.unlabeled have neither a row in {tags} nor a mask, first "
+            f"error: data.image_labels: 1 of 3 images of data.unlabeled have neither an entry in {tags} nor a mask, first "
             "'5'; train.mode=weakly needs one of them for each"
         ]
         save_mask(root, 5, np.zeros((45, 51), np.uint8))
@@ -458,7 +460,10 @@ def test_builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert set(report.lists["data.val"].sizes.values()) == {(48, 48)}
     assert report.lists["data.labeled"].pixels.sum() == 4 * 48 * 48
-    assert "note: 1 of the 4 images of data.labeled are in data.unlabeled too" in found(report)
+    assert (
+        "note: unlabeled pool: 3 images, 1 labeled ones among them (data.exclude_labeled=true would leave those out)"
+        in found(report)
+    )
     assert report.count("error") == 0
 
 

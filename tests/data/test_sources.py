@@ -5,8 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import hashlib
 import importlib
 import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from PIL import Image
 
 from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data import sources as sources_module
+from pseudoseg_tf.data import split_catalog, tfds_index
 from pseudoseg_tf.data.decode import decode_image, decode_record
 from pseudoseg_tf.data.folder import FolderSource
 from pseudoseg_tf.data.pipeline import evaluation_dataset, training_dataset
@@ -107,7 +110,7 @@ class TestFolder:
         check(sources.unlabeled, [3, 4, 5, 6], with_masks=False)
         assert sources.unlabeled.read(0).mask is None
         assert sources.unlabeled.read(0).image_labels is None
-        assert sources.notes == ()
+        assert sources.notes == ("unlabeled pool: 4 images, none of them labeled",)
 
     def test_supervised_reads_no_unlabeled_list(self, folder: DataConfig) -> None:
         assert open_sources(dataclasses.replace(folder, unlabeled=""), "supervised").unlabeled is None
@@ -168,8 +171,40 @@ class TestFolder:
     def test_overlap_of_labeled_and_unlabeled_is_noted(self, folder: DataConfig) -> None:
         Path(folder.unlabeled).write_text("p3\np1\np0\n")
         assert open_sources(folder, "unlabeled").notes == (
-            "2 of the 3 images of data.labeled are in data.unlabeled too",
+            "unlabeled pool: 3 images, 2 labeled ones among them (data.exclude_labeled=true would leave those "
+            "out)",
         )
+
+    def test_labeled_images_left_out_of_the_pool(self, folder: DataConfig) -> None:
+        Path(folder.unlabeled).write_text("p5\np1\np3\np0.png\n")
+        sources = open_sources(dataclasses.replace(folder, exclude_labeled=True), "unlabeled")
+        assert sources.unlabeled is not None
+        check(sources.unlabeled, [5, 3], with_masks=False)
+        check(sources.labeled, [0, 1, 2])
+        assert sources.notes == (
+            "unlabeled pool: 2 images, the 4 of data.unlabeled without 2 labeled ones "
+            "(data.exclude_labeled=true)",
+        )
+
+    def test_masks_of_the_pool_that_is_left(self, folder: DataConfig) -> None:
+        Path(folder.unlabeled).write_text("p1\np7\n")
+        Path(folder.val).write_text("p8\n")
+        excluding = dataclasses.replace(folder, exclude_labeled=True)
+        for mode in ("unlabeled", "weakly"):
+            unlabeled = open_sources(excluding, mode).unlabeled
+            assert unlabeled is not None
+            check(unlabeled, [7])
+
+    def test_nothing_to_leave_out(self, folder: DataConfig) -> None:
+        sources = open_sources(dataclasses.replace(folder, exclude_labeled=True), "unlabeled")
+        assert sources.unlabeled is not None
+        check(sources.unlabeled, [3, 4, 5, 6], with_masks=False)
+        assert sources.notes == ("unlabeled pool: 4 images, none of them labeled",)
+
+    def test_nothing_left_of_the_pool(self, folder: DataConfig) -> None:
+        Path(folder.unlabeled).write_text("p0\np2\n")
+        with pytest.raises(UserError, match=r"^data.exclude_labeled: found 'true', but all 2 images of data"):
+            open_sources(dataclasses.replace(folder, exclude_labeled=True), "unlabeled")
 
     def test_vanished_file(self, folder: DataConfig, tmp_path: Path) -> None:
         labeled = open_sources(folder, "supervised").labeled
@@ -452,25 +487,25 @@ class TestWeakly:
         labels = [sources.unlabeled.read(index).image_labels for index in range(4)]
         np.testing.assert_array_equal(np.stack(labels), [[1, 0], [0, 0], [1, 1], [0, 1]])  # type: ignore[arg-type]
         assert sources.labeled.read(0).image_labels is None
-        assert sources.notes == ()
+        assert sources.notes == ("unlabeled pool: 4 images, none of them labeled",)
 
     def test_labels_from_masks(self, folder: DataConfig) -> None:
         give_masks(folder)
         sources = self.open(folder, None)
         assert sources.unlabeled is not None and sources.unlabeled.read(0).image_labels is None
-        assert sources.notes == ("image-level labels of 4 of 4 unlabeled images come from their masks",)
+        assert sources.notes[1:] == ("image-level labels of 4 of 4 unlabeled images come from their masks",)
 
     def test_rows_and_masks(self, folder: DataConfig) -> None:
         give_masks(folder, [3, 4])
         sources = self.open(folder, "p5,cat\np6,dog\n")
-        assert sources.notes == ("image-level labels of 2 of 4 unlabeled images come from their masks",)
+        assert sources.notes[1:] == ("image-level labels of 2 of 4 unlabeled images come from their masks",)
 
     @pytest.mark.parametrize(
         ("rows", "message"),
         [
             (
                 None,
-                r"^data.image_labels: 4 of 4 .* neither a row in a CSV file \(the key is empty\) nor a mask",
+                r"^data.image_labels: 4 of 4 .* neither an entry in a CSV file \(the key is empty\) nor a mask",
             ),
             (
                 "p3,cat\np4,dog\n",
@@ -556,6 +591,49 @@ class TestTFRecord:
         unlabeled = open_sources(weakly, "weakly").unlabeled
         assert unlabeled is not None
         np.testing.assert_array_equal(unlabeled.read(1).image_labels, [0, 1])
+
+    def test_list_of_ids_in_shards(self, shards: DataConfig, tmp_path: Path) -> None:
+        # Only the records listed need masks; their order is the list's.
+        (tmp_path / "list.txt").write_text("p2.jpg\np0\n")
+        patterns = f"{tmp_path}/train-[01],{tmp_path}/more:{tmp_path}/list.txt"
+        sources = open_sources(dataclasses.replace(shards, labeled=patterns), "unlabeled")
+        check(sources.labeled, [2, 0])
+        (tmp_path / "list.txt").write_text("p6\np4\n")
+        listed = dataclasses.replace(shards, unlabeled=f"{tmp_path}/more:{tmp_path}/list.txt")
+        unlabeled = open_sources(listed, "unlabeled").unlabeled
+        assert unlabeled is not None
+        check(unlabeled, [6, 4], with_masks=False)
+
+    @pytest.mark.parametrize(
+        ("ids", "message"),
+        [
+            ("p0\np3\np4\n", r"^data.labeled=.*list.txt: 2 of 3 records have no mask, first 'p3'; name"),
+            (
+                "p0\np7\nq\n",
+                r"^data.labeled=.*list.txt: 2 of 3 ids are not among the 7 records of .*more, first 'p7' \(there, "
+                r"for example: 'p0'\); give the whole data set if this is a part of it, or a list",
+            ),
+            ("p0\np0\n", r"^data.labeled: .*list.txt repeats 1 id \('p0'\)"),
+            ("", r"^data.labeled: .*list.txt holds no ids"),
+        ],
+    )
+    def test_bad_lists(self, shards: DataConfig, tmp_path: Path, ids: str, message: str) -> None:
+        (tmp_path / "list.txt").write_text(ids)
+        patterns = f"{shards.labeled},{shards.unlabeled}:{tmp_path}/list.txt"
+        with pytest.raises(UserError, match=message) as error:
+            open_sources(dataclasses.replace(shards, labeled=patterns), "supervised")
+        assert "\n" not in str(error.value)
+
+    def test_pool_without_labeled_images(self, shards: DataConfig, tmp_path: Path) -> None:
+        everything = dataclasses.replace(
+            shards, unlabeled=f"{tmp_path}/train-*,{tmp_path}/more", exclude_labeled=True
+        )
+        sources = open_sources(everything, "unlabeled")
+        assert sources.unlabeled is not None
+        check(sources.unlabeled, [3, 4, 5, 6], with_masks=False)
+        assert sources.notes[0].startswith(
+            "unlabeled pool: 4 images, the 7 of data.unlabeled without 3 labeled"
+        )
 
     @pytest.mark.parametrize("patterns", ["", "nothing-*", "train-0,nothing"])
     def test_no_file_fits(self, shards: DataConfig, tmp_path: Path, patterns: str) -> None:
@@ -694,6 +772,21 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
     )
 
 
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of the published splits of tiny_scenes: some/1 is p5, p0, p3; all is not there."""
+    content = b"p5\np0\np3\n"
+    some = split_catalog._List(
+        "tiny/some.txt", "https://nowhere.invalid", hashlib.sha256(content).hexdigest()
+    )
+    every = split_catalog._List("tiny/all.txt", "https://nowhere.invalid", "")
+    monkeypatch.setattr(split_catalog, "_LISTS", {"tiny_scenes": {"some/1": some, "all": every}})
+    monkeypatch.setattr(split_catalog, "_BASE_SPLIT", {"tiny_scenes": "train"})
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published/some.txt").write_bytes(content)
+    return tmp_path / "published"
+
+
 class TestTFDS:
     def test_what_they_give(self, prepared: DataConfig) -> None:
         sources = open_sources(prepared, "unlabeled")
@@ -702,7 +795,65 @@ class TestTFDS:
         check(sources.val, [7, 8])
         assert sources.unlabeled is not None
         check(sources.unlabeled, [3, 4, 5, 6])
-        assert sources.notes == ()
+        assert sources.notes == ("unlabeled pool: 4 images, none of them labeled",)
+
+    def test_named_split(self, prepared: DataConfig, published: Path) -> None:
+        named = dataclasses.replace(prepared, labeled="some/1", unlabeled="train", splits_dir=str(published))
+        sources = open_sources(named, "unlabeled")
+        check(sources.labeled, [5, 0, 3])
+        assert sources.unlabeled is not None
+        check(sources.unlabeled, [0, 1, 2, 3, 4, 5, 6])
+        assert sources.notes == (
+            "unlabeled pool: 7 images, 3 labeled ones among them (data.exclude_labeled=true would leave those "
+            "out)",
+        )
+        without = open_sources(dataclasses.replace(named, exclude_labeled=True), "unlabeled")
+        assert without.unlabeled is not None
+        check(without.unlabeled, [1, 2, 4, 6])
+
+    def test_lists_of_ids_in_splits(self, prepared: DataConfig, published: Path, tmp_path: Path) -> None:
+        (tmp_path / "mine.txt").write_text("p6\np2\n")
+        listed = dataclasses.replace(
+            prepared,
+            labeled=f"train[2:]:{tmp_path}/mine.txt",
+            unlabeled="train[:6]:some/1",
+            splits_dir=str(published),
+        )
+        sources = open_sources(listed, "unlabeled")
+        check(sources.labeled, [6, 2])
+        assert sources.unlabeled is not None
+        check(sources.unlabeled, [5, 0, 3])
+
+    def test_parts_of_splits(self, prepared: DataConfig) -> None:
+        parts = dataclasses.replace(prepared, labeled="train[-2:]+train[1:3]", val="val[50%:]")
+        sources = open_sources(parts, "supervised")
+        check(sources.labeled, [5, 6, 1, 2])
+        check(sources.val, [8])
+
+    def test_image_labels(self, prepared: DataConfig, tmp_path: Path) -> None:
+        (tmp_path / "tags.csv").write_text("p3,cat\np4,dog\np5\n")
+        weakly = dataclasses.replace(prepared, image_labels=str(tmp_path / "tags.csv"))
+        sources = open_sources(weakly, "weakly")
+        assert sources.unlabeled is not None
+        np.testing.assert_array_equal(sources.unlabeled.read(1).image_labels, [0, 1])
+        assert sources.unlabeled.read(3).image_labels is None
+        assert sources.notes[1:] == ("image-level labels of 1 of 4 unlabeled images come from their masks",)
+
+    def test_image_labels_of_coco(self, prepared: DataConfig, tmp_path: Path) -> None:
+        content = {
+            "images": [{"id": number, "file_name": f"p{number}.jpg"} for number in range(9)],
+            "categories": [{"id": 5, "name": "dog"}],
+            "annotations": [{"image_id": 4, "category_id": 5, "iscrowd": 0}],
+        }
+        (tmp_path / "instances.json").write_text(json.dumps(content))
+        weakly = dataclasses.replace(prepared, image_labels=str(tmp_path / "instances.json"))
+        sources = open_sources(weakly, "weakly")
+        assert sources.unlabeled is not None
+        np.testing.assert_array_equal(
+            [sources.unlabeled.read(index).image_labels for index in range(4)],
+            [[0, 0], [0, 1], [0, 0], [0, 0]],
+        )
+        assert sources.notes == ("unlabeled pool: 4 images, none of them labeled",)
 
     def test_background_is_as_described_unless_the_configuration_says(self, prepared: DataConfig) -> None:
         for key, expected in {"auto": True, "0": True, "none": False}.items():
@@ -734,12 +885,31 @@ class TestTFDS:
                 {"labeled": "odd"},
                 r"^data.labeled=odd image p0 is 9x6 pixels .*data.labeled=odd mask p0 is 8x6",
             ),
+            (
+                {"labeled": "some/2"},
+                r"^data.labeled=some/2: .*; published label splits of tiny_scenes: some/1, all$",
+            ),
+            (
+                {"labeled": "all/1"},
+                r"^data.labeled=all/1: .*published label splits of tiny_scenes: some/1, all$",
+            ),
+            (
+                {"labeled": "val:some/1"},
+                r"^data.labeled=val:some/1: 3 of 3 ids are not among the 2 records of tiny_scenes val, first 'p5'",
+            ),
+            ({"labeled": "train:/nowhere/x"}, r"^data.labeled: /nowhere/x cannot be read \(No such file"),
+            ({"labeled": "test:some/1"}, r"^data.labeled=test: Unknown split 'test'"),
+            ({"labeled": "all"}, r"^data.splits_dir: .* holds neither tiny/all.txt nor all.txt"),
+            ({"labeled": "all", "splits_dir": "/nowhere/x"}, r"^data.splits_dir: /nowhere/x is not a folder"),
             ({"val": "train[2:]"}, r"^data.labeled and data.val share 1 id \('p2'\)"),
         ],
     )
-    def test_mistakes(self, prepared: DataConfig, changes: dict[str, str], message: str) -> None:
+    def test_mistakes(
+        self, prepared: DataConfig, published: Path, changes: dict[str, str], message: str
+    ) -> None:
+        data = dataclasses.replace(prepared, splits_dir=str(published))
         with pytest.raises(UserError, match=message) as error:
-            open_sources(dataclasses.replace(prepared, **changes), "supervised")  # type: ignore[arg-type]
+            open_sources(dataclasses.replace(data, **changes), "supervised")  # type: ignore[arg-type]
         assert "\n" not in str(error.value)
 
     def test_files_without_random_access(self, prepared: DataConfig, tmp_path: Path) -> None:
@@ -761,6 +931,95 @@ class TestTFDS:
             open_sources(
                 DataConfig(source="tfds", name="late_scenes:1.0.0", data_dir=str(tmp_path)), "supervised"
             )
+
+
+class TestFileOfIds:
+    """The ids of a prepared split, kept beside its files."""
+
+    @pytest.fixture
+    def copied(self, prepared: DataConfig, tmp_path: Path) -> DataConfig:
+        """A copy of tiny_scenes without files of ids."""
+        open_sources(prepared, "supervised")
+        shutil.copytree(
+            prepared.data_dir, tmp_path / "tfds", ignore=shutil.ignore_patterns(f"*{tfds_index.IDS_SUFFIX}")
+        )
+        return dataclasses.replace(prepared, data_dir=str(tmp_path / "tfds"))
+
+    @staticmethod
+    def folder(data: DataConfig) -> Path:
+        return Path(data.data_dir) / "tiny_scenes/1.0.0"
+
+    def test_each_split_is_read_once(self, copied: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        splits = []
+        read = tfds_index._read
+
+        def recorded(builder: Any, split: str, where: str, check: bool) -> Any:
+            splits.append(split)
+            return read(builder, split, where, check)
+
+        monkeypatch.setattr(tfds_index, "_read", recorded)
+        for _ in range(2):
+            sources = open_sources(copied, "unlabeled")
+            check(sources.labeled, [0, 1, 2])
+            assert splits == ["train", "val"]
+        written = {path.name: path.read_text() for path in self.folder(copied).glob("*.ids.txt")}
+        assert written == {
+            "train.ids.txt": "".join(f"mask p{number}\n" for number in range(7)),
+            "val.ids.txt": "mask p7\nmask p8\n",
+        }
+        assert not list(self.folder(copied).glob("*.tmp"))
+
+    @pytest.mark.parametrize("content", [b"", b"mask p7\n", b"mask p7\np8\n", b"mask p7\nmask \xff\n"])
+    def test_damaged_file_is_made_anew(self, copied: DataConfig, content: bytes) -> None:
+        path = self.folder(copied) / "val.ids.txt"
+        path.write_bytes(content)
+        check(open_sources(copied, "supervised").val, [7, 8])
+        assert path.read_text() == "mask p7\nmask p8\n"
+
+    def test_folder_that_cannot_be_written(self, copied: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: Any) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(os, "replace", refuse)
+        check(open_sources(copied, "unlabeled").val, [7, 8])
+        assert not list(self.folder(copied).glob("*.ids.txt"))
+
+    def test_file_of_another_data_set(self, copied: DataConfig) -> None:
+        (self.folder(copied) / "val.ids.txt").write_text("mask p8\nmask p7\n")
+        message = (
+            rf"^data.val=val: {self.folder(copied)} holds 'p7' where its files \*.ids.txt name 'p8'; delete"
+        )
+        with pytest.raises(UserError, match=message):
+            open_sources(copied, "supervised")
+
+    def test_records_without_masks(self, copied: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        records = tfds_index.encoded_records
+
+        class WithoutMasks:
+            """The records of a split; those of the odd pictures have no mask."""
+
+            def __init__(self, builder: Any, split: str) -> None:
+                self.records = records(builder, split)
+
+            def __len__(self) -> int:
+                return len(self.records)
+
+            def __getitem__(self, index: int) -> Any:
+                features = self.records[index]
+                return features if int(features["id"][1:]) % 2 == 0 else features | {"label": b""}
+
+        monkeypatch.setattr(tfds_index, "encoded_records", WithoutMasks)
+        monkeypatch.setattr("pseudoseg_tf.data.tfds_source.encoded_records", WithoutMasks)
+        with pytest.raises(
+            UserError, match=r"^data.labeled=train\[:3\]: 1 of 3 records have no mask, first 'p1'"
+        ):
+            open_sources(copied, "supervised")
+        even = dataclasses.replace(copied, labeled="train[:1]+train[2:3]", val="val[1:]")
+        unlabeled = open_sources(even, "unlabeled").unlabeled
+        assert unlabeled is not None and not unlabeled.has_masks
+        assert [unlabeled.has_mask(index) for index in range(4)] == [False, True, False, True]
+        assert [unlabeled.read(index).mask is None for index in range(4)] == [True, False, True, False]
+        assert "none p5\nmask p6\n" in (self.folder(copied) / "train.ids.txt").read_text()
 
 
 LATE_SCENES = """

@@ -96,6 +96,23 @@ class TestIds:
     def test_canonical(self, text: str, expected: str) -> None:
         assert canonical_id(text) == expected
 
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            ("train", ("train", "")),
+            ("train[:20]+val[50%:]", ("train[:20]+val[50%:]", "")),
+            ("train:1_16/1", ("train", "1_16/1")),
+            ("train[:20]:a/b.txt", ("train[:20]", "a/b.txt")),
+            ("voc/train-*,voc/0[0-3]:my:list.txt", ("voc/train-*,voc/0[0-3]", "my:list.txt")),
+            ("gs://bucket/train-*", ("gs://bucket/train-*", "")),
+            ("gs://bucket/train-*:list.txt", ("gs://bucket/train-*", "list.txt")),
+            ("train:", ("train:", "")),
+            ("", ("", "")),
+        ],
+    )
+    def test_list_in_a_base(self, value: str, expected: tuple[str, str]) -> None:
+        assert splits.split_list(value) == expected
+
     def test_disjoint(self) -> None:
         splits.check_disjoint(["a"], "data.labeled", ["b"], "data.val")
         with pytest.raises(
@@ -264,6 +281,14 @@ class TestDraw:
     def test_class_too_rare_in_the_pool(self) -> None:
         with pytest.raises(UserError, match=r"class 2 is in 6 of 60 images, but each class must be in 7"):
             splits.class_balanced_draw(self.IDS, self.CLASSES, 30, 0, 7)
+
+    def test_messages_name_classes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        names = ("background", "cat", "dog")
+        with pytest.raises(UserError, match=r"class 'dog' is in 6 of 60 images"):
+            splits.class_balanced_draw(self.IDS, self.CLASSES, 30, 0, 7, names)
+        monkeypatch.setattr(splits, "_MAX_DRAWS", 50)
+        with pytest.raises(UserError, match=r"of each of the 3 classes \(rarest: 'dog'\)"):
+            splits.class_balanced_draw(self.IDS, self.CLASSES, 6, 0, 6, names)
 
     def test_hopeless_draw(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(splits, "_MAX_DRAWS", 50)
