@@ -97,7 +97,7 @@ def _opener(data: DataConfig) -> tuple[DatasetInfo, _Opener]:
         # Importing TFDS takes seconds; only those who use it should wait.
         from pseudoseg_tf.data.tfds_source import TFDSSource, open_builder
 
-        builder, info = open_builder(data.name, data.data_dir)
+        builder, info = open_builder(data.name, data.data_dir, data.manual_dir)
         return info, functools.partial(TFDSSource, info, builder)
     class_names = read_class_names(data.classes)
     name = os.path.basename(os.path.dirname(os.path.abspath(data.classes)))

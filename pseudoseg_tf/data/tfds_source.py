@@ -22,7 +22,9 @@ from pseudoseg_tf.progress import Progress
 _T = TypeVar("_T")
 
 
-def open_builder(name: str, data_dir: str) -> tuple[tfds.core.DatasetBuilder, DatasetInfo]:
+def open_builder(
+    name: str, data_dir: str, manual_dir: str = ""
+) -> tuple[tfds.core.DatasetBuilder, DatasetInfo]:
     """Finds a builder and prepares its files, as ArrayRecord, if they are not there.
 
     The builder needs the features "image" (Image), "label" (Image of one uint8 channel, 255 ignored) and "id"
@@ -31,9 +33,12 @@ def open_builder(name: str, data_dir: str) -> tuple[tfds.core.DatasetBuilder, Da
     Args:
       name: TFDS name, such as "shapes_seg" or "shapes_seg/96px"; builders of this package need no import.
       data_dir: where its files are; "" is the TFDS default.
+      manual_dir: where the unpacked archives are that it is prepared from, if it needs any; "" is the TFDS
+        default, downloads/manual below `data_dir`.
 
     Raises:
-      UserError: an unknown name, files in a format without random access, or features or metadata missing.
+      UserError: an unknown name, files in a format without random access, features or metadata missing, or
+        archives missing or damaged.
     """
     where = f"data.name={name}"
     module = re.split(r"\W", name)[0]
@@ -47,7 +52,10 @@ def open_builder(name: str, data_dir: str) -> tuple[tfds.core.DatasetBuilder, Da
     if missing or not class_names:
         lacks = f"the features {', '.join(sorted(missing))}" if missing else "class_names in its metadata"
         raise UserError(f"{where} lacks {lacks}; give a segmentation builder such as shapes_seg")
-    _ask(builder.download_and_prepare, where)
+    # Prepared here and nowhere else; and builders of this package report their progress themselves.
+    settings = tfds.download.DownloadConfig(manual_dir=manual_dir or None, try_download_gcs=False)
+    tfds.disable_progress_bar()
+    _ask(functools.partial(builder.download_and_prepare, download_config=settings), where)
     palette = builder.info.metadata.get("palette") or voc_palette(len(class_names))
     info = DatasetInfo.from_json({"name": builder.name, "class_names": class_names, "palette": palette})
     return builder, info
@@ -59,10 +67,8 @@ class TFDSSource:
     Attributes:
       info: the classes.
       ids: the "id" feature of each record, as a canonical id.
-      has_masks: True; the builder has masks or none of its splits could be used.
+      has_masks: whether every record carries a mask.
     """
-
-    has_masks = True
 
     def __init__(
         self,
@@ -81,11 +87,12 @@ class TFDSSource:
           builder: prepared builder.
           split: TFDS split, such as "train", "train[:20]" or "train[20:]".
           key: the configuration key that names it, for error messages.
-          need_masks: without effect, as there always are masks; the other sources ask.
+          need_masks: whether a record without a mask is an error.
           image_labels: multi-hot image-level labels by canonical id; ids without an entry have none.
 
         Raises:
-          UserError: no such split or an empty one, ids repeat, or image and mask differ in size.
+          UserError: no such split or an empty one, ids repeat, a mask is needed and there is none, or image and
+            mask differ in size.
         """
         where = f"{key}={split}"
         self.info = info
@@ -95,11 +102,17 @@ class TFDSSource:
         decoders = {"image": tfds.decode.SkipDecoding(), "label": tfds.decode.SkipDecoding()}
         self._records = _ask(lambda: builder.as_data_source(split, decoders=decoders), where)
         ids = []
+        self.has_masks = True
         with Progress(len(self), f"{key}: reading ids") as progress:
             for index in range(len(self)):
                 record = self.read(index)
-                image, mask = io.BytesIO(record.image), io.BytesIO(record.mask or b"")
-                check_sizes(image, f"{where} image {record.id}", mask, f"{where} mask {record.id}")
+                if record.mask is not None:
+                    image, mask = io.BytesIO(record.image), io.BytesIO(record.mask)
+                    check_sizes(image, f"{where} image {record.id}", mask, f"{where} mask {record.id}")
+                elif need_masks:
+                    raise UserError(f"{where} has no mask for {record.id!r}; give a split with masks")
+                else:
+                    self.has_masks = False
                 ids.append(record.id)
                 progress.update()
         check_unique(ids, where)
@@ -127,5 +140,6 @@ def _ask(call: Callable[[], _T], where: str, hint: str = "") -> _T:
     try:
         return call()
     except (ValueError, KeyError, NotImplementedError, OSError) as error:
-        reason = str(error.args[0] if error.args else error).strip().split("\n")[0]
+        text = error.args[0] if error.args and not isinstance(error, OSError) else error
+        reason = str(text).strip().split("\n")[0]
         raise UserError(f"{where}: {reason or type(error).__name__}{hint}") from error
