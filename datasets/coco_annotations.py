@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as codes
 from pycocotools.coco import COCO
 
 from pseudoseg_tf.data.decode import MAX_PIXELS
@@ -18,6 +19,8 @@ from pseudoseg_tf.data.splits import check_unique
 from pseudoseg_tf.errors import UserError
 
 from .published import read_bytes
+
+_NOT_WHOLE = "run lengths that do not add up to the image"
 
 
 class Annotations:
@@ -89,8 +92,7 @@ class Annotations:
                 where = f"{self.path}: annotation {annotation['id']} of {file_name}"
                 class_id = self._class_of[annotation["category_id"]]
                 if class_id is not None:
-                    _check_outline(annotation["segmentation"], size)
-                    mask = self._coco.annToMask(annotation).astype(bool)
+                    mask = self._mask(annotation, size)
                     if annotation["iscrowd"]:
                         crowds.append(mask)
                     else:
@@ -106,6 +108,24 @@ class Annotations:
             labels[mask] = class_id
         return labels
 
+    def _mask(self, annotation: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+        """Returns bool [height, width]; an outline that makes no sense raises an exception of some type."""
+        segmentation = annotation["segmentation"]
+        if isinstance(segmentation, list):
+            for polygon in segmentation:
+                _check_polygon(polygon, size)
+            return self._coco.annToMask(annotation).astype(bool)
+        if list(segmentation["size"]) != list(size):
+            raise ValueError(f"run lengths of size {segmentation['size']}, the image has {list(size)}")
+        counts = segmentation["counts"]
+        if isinstance(counts, list) and (min(counts) < 0 or sum(counts) != size[0] * size[1]):
+            raise ValueError(_NOT_WHOLE)
+        mask = self._coco.annToMask(annotation)
+        # Behind the end of a compressed code pycocotools leaves what was in memory.
+        if isinstance(counts, str) and codes.encode(np.asfortranarray(mask))["counts"] != counts.encode():
+            raise ValueError(_NOT_WHOLE)
+        return mask.astype(bool)
+
 
 def _index(dataset: Mapping[str, Any]) -> COCO:
     coco = COCO()
@@ -115,24 +135,10 @@ def _index(dataset: Mapping[str, Any]) -> COCO:
     return coco
 
 
-def _check_outline(segmentation: Any, size: tuple[int, int]) -> None:
-    """Refuses, with ValueError, what pycocotools would take much memory for or understand otherwise than meant.
-
-    Args:
-      segmentation: polygons [[x, y, x, y, ...], ...], or a run-length code.
-      size: height and width of the image.
-    """
-    if isinstance(segmentation, list):
-        for polygon in segmentation:
-            points = np.asarray(polygon, float)
-            # Four numbers would be taken as a box.
-            if points.ndim != 1 or points.size < 6 or points.size % 2:
-                raise ValueError("a polygon needs x and y of three or more points")
-            if not (np.abs(points) <= 2 * max(size)).all():
-                raise ValueError("a polygon leaves the image")
-        return
-    if list(segmentation["size"]) != list(size):
-        raise ValueError(f"a run-length code of size {segmentation['size']}, the image has {list(size)}")
-    counts = segmentation["counts"]
-    if isinstance(counts, list) and (min(counts) < 0 or sum(counts) != size[0] * size[1]):
-        raise ValueError("a run-length code that does not cover the image")
+def _check_polygon(polygon: Any, size: tuple[int, int]) -> None:
+    """Refuses, with ValueError, what pycocotools would take for a box, or take much memory for."""
+    points = np.asarray(polygon, float)
+    if points.ndim != 1 or points.size < 6 or points.size % 2:
+        raise ValueError("a polygon needs x and y of three or more points")
+    if not (np.abs(points) <= 2 * max(size)).all():
+        raise ValueError("a polygon leaves the image")

@@ -83,22 +83,26 @@ class PascalVocSeg(PublishedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         manual_dir = self._manual_dir(dl_manager)
         devkit = self._existing(manual_dir / "VOCdevkit" / "VOC2012")
-        lists = self._existing(devkit / "ImageSets" / "Segmentation")
-        splits = {
-            split: read_ids(self._existing(lists / f"{split}.txt"), self.name)
-            for split in ("train", "val", "trainval")
-        }
         additional = self._additional_masks(manual_dir, devkit)
-        if (lists / "train_aug.txt").is_file():
-            train_aug = read_ids(lists / "train_aug.txt", self.name)
-        else:
-            train_aug = sorted({*splits["train"], *additional.ids()} - {*splits["val"]})
-        splits["train_aug"] = train_aug
+        splits = self._lists(devkit, additional)
         self._check_counts(splits)
-        check_disjoint(train_aug, f"{self.name}: train_aug", splits["val"], f"{lists / 'val.txt'}")
+        check_disjoint(splits["train_aug"], f"{self.name}: train_aug", splits["val"], "val")
         return {
             split: self._generate_examples(split, ids, devkit, additional) for split, ids in splits.items()
         }
+
+    def _lists(self, devkit: Path, additional: _Masks) -> dict[str, list[str]]:
+        """Returns the ids of each split; those of train_aug sorted, if no list gives their order."""
+        folder = self._existing(devkit / "ImageSets" / "Segmentation")
+        lists = {
+            split: read_ids(self._existing(folder / f"{split}.txt"), self.name)
+            for split in ("train", "val", "trainval")
+        }
+        if (folder / "train_aug.txt").is_file():
+            lists["train_aug"] = read_ids(folder / "train_aug.txt", self.name)
+        else:
+            lists["train_aug"] = sorted({*lists["train"], *additional.ids()} - {*lists["val"]})
+        return lists
 
     def _additional_masks(self, manual_dir: Path, devkit: Path) -> _Masks:
         """Returns where the masks are that VOC does not have."""
