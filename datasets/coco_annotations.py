@@ -42,7 +42,7 @@ class Annotations:
           class_of: returns the class id to paint objects of a name with; None: they are not painted.
 
         Raises:
-          UserError: the file cannot be read, or has another form or other categories.
+          UserError: the file cannot be read, names no image, or has another form or other categories.
         """
         self.path = path
         try:
@@ -63,6 +63,8 @@ class Annotations:
                 f"{path}: its {len(names)} categories are not the {len(object_names)} objects of COCO 2017; give its "
                 "instances file"
             )
+        if not self.file_names:
+            raise UserError(f"{path}: names no image; it must name one or more")
         if unsafe:
             raise UserError(f"{path}: names the image {unsafe[0]!r}; a name is NAME.jpg, without folders")
         check_unique(self.file_names, str(path))
@@ -112,9 +114,13 @@ class Annotations:
         """Returns bool [height, width]; an outline that makes no sense raises an exception of some type."""
         segmentation = annotation["segmentation"]
         if isinstance(segmentation, list):
-            for polygon in segmentation:
+            # Points and lines cover nothing; pycocotools would take four numbers as a box.
+            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+            if not polygons:
+                return np.zeros(size, bool)
+            for polygon in polygons:
                 _check_polygon(polygon, size)
-            return self._coco.annToMask(annotation).astype(bool)
+            return self._coco.annToMask({**annotation, "segmentation": polygons}).astype(bool)
         if list(segmentation["size"]) != list(size):
             raise ValueError(f"run lengths of size {segmentation['size']}, the image has {list(size)}")
         counts = segmentation["counts"]
@@ -136,9 +142,9 @@ def _index(dataset: Mapping[str, Any]) -> COCO:
 
 
 def _check_polygon(polygon: Any, size: tuple[int, int]) -> None:
-    """Refuses, with ValueError, what pycocotools would take for a box, or take much memory for."""
+    """Refuses, with ValueError, what is no list of points, or would take much memory to fill."""
     points = np.asarray(polygon, float)
-    if points.ndim != 1 or points.size < 6 or points.size % 2:
-        raise ValueError("a polygon needs x and y of three or more points")
+    if points.ndim != 1 or points.size % 2:
+        raise ValueError("a polygon is x, y, x, y and so on")
     if not (np.abs(points) <= 2 * max(size)).all():
         raise ValueError("a polygon leaves the image")

@@ -81,6 +81,14 @@ def test_smaller_objects_lie_on_larger_ones_and_all_on_crowds(tmp_path: Path) ->
     assert set(np.unique(labels_of(splits["val"][0], 81))) == {0, 80, 58}
 
 
+@pytest.mark.parametrize("outline", [[], [[3, 3, 9, 9]], [[3, 3]]])
+def test_points_and_lines_cover_nothing(outline: list[list[int]], tmp_path: Path) -> None:
+    draw_coco(tmp_path, [coco_annotation(1, "cat", outline)])
+    path = tmp_path / "annotations/instances_train2017.json"
+    annotations = coco_annotations.Annotations(path, coco_seg.OBJECT_NAMES, {"cat": 3}.get)
+    np.testing.assert_array_equal(annotations.labels("000000000001.jpg"), np.zeros((20, 30)))
+
+
 def test_classes_of_voc(tmp_path: Path) -> None:
     draw_coco(tmp_path, ANNOTATIONS)
     splits = prepare("coco_seg/coco2voc_subset", tmp_path, tmp_path / "out")
@@ -221,6 +229,10 @@ def repeat_image(content: dict[str, Any]) -> None:
         (lambda content: content.update(annotations=3), r"no annotation file of COCO \(TypeError"),
         (lambda content: content.update(annotations=[{}]), r"no annotation file of COCO \(KeyError"),
         (rename_person, r"its 80 categories are not the 80 objects of COCO 2017; give its instances file$"),
+        (
+            lambda content: content.update(images=[]),
+            r"instances_train2017.json: names no image; it must name one or more$",
+        ),
         (repeat_image, r"instances_train2017.json repeats 1 id \('000000000002.jpg'\)"),
         (
             set_image("file_name", "../000000000002.jpg"),
@@ -240,8 +252,8 @@ def repeat_image(content: dict[str, Any]) -> None:
         ),
         (set_image("width", None), r"image 000000000002.jpg: cannot be painted \(TypeError"),
         (
-            set_outline("segmentation", [[1, 2, 3, 4]]),
-            r"annotation 8 of 000000000001.jpg: cannot be painted \(ValueError: a polygon needs x and y of three",
+            set_outline("segmentation", [[1, 2, 3, 4, 5, 6, 7]]),
+            r"annotation 8 of 000000000001.jpg: cannot be painted \(ValueError: a polygon is x, y, x, y and so on",
         ),
         (set_outline("segmentation", [[1, 2, 3, 4, 5, 1e12]]), r"ValueError: a polygon leaves the image"),
         (
