@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from pseudoseg_tf.data.specs import voc_palette
+from pseudoseg_tf.progress import Progress
 
 from . import pascal_voc_seg
 from .coco_annotations import Annotations
@@ -112,10 +113,15 @@ class CocoSeg(PublishedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         root = self._manual_dir(dl_manager)
+        paths = {
+            split: self._existing(root / "annotations" / f"instances_{split}2017.json")
+            for split in ("train", "val")
+        }
         annotations = {}
-        for split in ("train", "val"):
-            path = self._existing(root / "annotations" / f"instances_{split}2017.json")
-            annotations[split] = Annotations(path, OBJECT_NAMES, self._config.class_of)
+        with Progress(len(paths), f"{self.name}: reading annotation files") as progress:
+            for split, path in paths.items():
+                annotations[split] = Annotations(path, OBJECT_NAMES, self._config.class_of)
+                progress.update()
         file_names = {split: annotations[split].file_names for split in annotations}
         unlabeled = sorted(path.name for path in (root / "unlabeled2017").glob("*.jpg"))
         if unlabeled:
