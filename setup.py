@@ -27,12 +27,14 @@ setup(
         "h5py",
         "numpy<2.4",
         "pillow",
+        "pycocotools",
+        "scipy",
         "tensorflow>=2.20,<2.21",
         "tensorflow-datasets",
         "tf-keras>=2.20,<2.21",
         "tf-models-official>=2.20,<2.21",
     ],
-    extras_require={"dev": ["hypothesis", "matplotlib", "mypy", "pytest", "pytest-xdist", "ruff", "scipy"]},
+    extras_require={"dev": ["hypothesis", "matplotlib", "mypy", "pytest", "pytest-xdist", "ruff"]},
     entry_points={
         "console_scripts": [
             f"pseudoseg-{program.replace('_', '-')} = pseudoseg_tf.cli.{program}:run"

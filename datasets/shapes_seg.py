@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
-from etils import epath
 
+from .segmentation import SegmentationBuilder
 from .shapes_drawing import (
     CLASS_NAMES,
     PALETTE,
@@ -35,7 +35,7 @@ class ShapesSegConfig(tfds.core.BuilderConfig):
     val: int = 250
 
 
-class ShapesSeg(tfds.core.GeneratorBasedBuilder):
+class ShapesSeg(SegmentationBuilder):
     """Scenes of overlapping objects whose pattern is their class, with complete masks.
 
     Records stand in the order of their index (train_00000, train_00001, ...), in ArrayRecord files, so
@@ -55,35 +55,18 @@ class ShapesSeg(tfds.core.GeneratorBasedBuilder):
         ShapesSegConfig(name="96px", description="2000 + 250 scenes of 96x96 pixels."),
     ]
 
-    # TFDS would derive this from the module's name, which is not where the file lies in a checkout, and
-    # for that it imports a package (importlib_resources) that it does not install.
-    code_path = epath.Path(__file__)
-
-    def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any) -> None:
-        super().__init__(file_format=file_format, **kwargs)
-
     @property
     def _config(self) -> ShapesSegConfig:
         assert isinstance(self.builder_config, ShapesSegConfig)
         return self.builder_config
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self._segmentation_info(
+            class_names=CLASS_NAMES,
+            palette=PALETTE,
+            background=0,
+            image_format="png",
             description="Drawn scenes of textured objects on noisy backgrounds, every pixel labeled.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-                    "label": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
-                    "id": tfds.features.Text(),
-                }
-            ),
-            metadata=tfds.core.MetadataDict(
-                class_names=list(CLASS_NAMES),
-                palette=[list(color) for color in PALETTE],
-                ignore_label=255,
-            ),
-            disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
@@ -91,7 +74,9 @@ class ShapesSeg(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        config = self._config
-        for index in range(getattr(config, split)):
-            image, label = draw_example(config.seed, index, config.size, split)
-            yield index, {"image": image, "label": label[..., None], "id": f"{split}_{index:05d}"}
+        count = getattr(self._config, split)
+        return self._records(split, count, (self._example(split, index) for index in range(count)))
+
+    def _example(self, split: str, index: int) -> dict[str, Any]:
+        image, label = draw_example(self._config.seed, index, self._config.size, split)
+        return {"image": image, "label": label[..., None], "id": f"{split}_{index:05d}"}

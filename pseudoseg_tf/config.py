@@ -105,6 +105,9 @@ class DataConfig:
     # tfds: builder name and data directory (empty: the TFDS default).
     name: str = ""
     data_dir: str = ""
+    # tfds: where you unpacked the archives of pascal_voc_seg, coco_seg or cityscapes_seg; read once, to prepare
+    # them (empty: the TFDS default, downloads/manual below the data directory).
+    manual_dir: str = ""
     # Before anything else, training, evaluation and export resize images, and labels, until the smaller side
     # has so many pixels; 0: off. Evaluation compares at that size, an exported model answers at the image's.
     min_resize: int = 0

@@ -81,15 +81,14 @@ def shapes(draw: int = 0) -> Config:
 def voc12() -> Config:
     """PASCAL VOC 2012 with the schedule of the paper: 30000 steps of 64 + 64 crops of 513x513.
 
-    Reads TFRecords in DeepLab's format.
+    Reads the TFDS builder pascal_voc_seg: the paper's first split of 92 images is labeled, train_aug (with SBD) is
+    unlabeled. Its other splits: --set data.labeled=1_16/2, 1_16/3, 1_8, 1_4, 1_2; all of VOC's train list: train.
 
-    Command:
-        pseudoseg-train --preset=voc12 --run_dir=runs/voc12 --set data.classes=voc/classes.txt
-        --set "data.labeled=voc/tfrecord/2_clean-*" --set "data.unlabeled=voc/tfrecord/train_aug-*"
-        --set "data.val=voc/tfrecord/val-*"
+    Command, with VOCdevkit and benchmark_RELEASE unpacked in archives:
+        pseudoseg-train --preset=voc12 --run_dir=runs/voc12 --set data.manual_dir=archives
 
-    With the devkit's JPEGImages and SegmentationClass instead of TFRecords: --set data.source=folder and the
-    keys of the folder preset.
+    A part of a devkit: --set data.name=pascal_voc_seg/subset --set data.labeled=train. TFRecords in DeepLab's
+    format: --set data.source=tfrecord and the keys data.classes, data.labeled, data.unlabeled and data.val.
 
     Starts from random weights; the paper's rows start from ImageNet. With a checkpoint of DeepLab's model zoo:
     --set init.weights=zoo/xception_65/model.ckpt
@@ -102,7 +101,11 @@ def voc12() -> Config:
     return Config(
         model=ModelConfig(backbone="xception_65"),
         data=DataConfig(
-            source="tfrecord",
+            source="tfds",
+            name="pascal_voc_seg",
+            labeled="1_16/1",
+            unlabeled="train_aug",
+            val="val",
             crop_size=(513, 513),
             eval_size=(513, 513),
             batch_labeled=64,
@@ -115,17 +118,24 @@ def voc12() -> Config:
 def coco() -> Config:
     """COCO 2017, 81 classes, with the schedule of the paper: 200000 steps of 64 + 64 crops of 513x513.
 
-    Command:
-        pseudoseg-train --preset=coco --run_dir=runs/coco --set data.classes=coco/classes.txt
-        --set "data.labeled=coco/tfrecord/32_all-*" --set "data.unlabeled=coco/tfrecord/train-*"
-        --set "data.val=coco/tfrecord/val-*"
+    Reads the TFDS builder coco_seg: the paper's split of 232 images is labeled, all of train2017 is unlabeled. Its
+    other splits: --set data.labeled=1_256, 1_128, 1_64, 1_32.
+
+    Command, with train2017, val2017 and annotations unpacked in archives:
+        pseudoseg-train --preset=coco --run_dir=runs/coco --set data.manual_dir=archives
+
+    With unlabeled2017 there too: --set data.unlabeled=unlabeled. Other files and parts: as for voc12.
 
     First weights, run time and result: as for voc12, with 6.7 times the steps.
     """
     return Config(
         model=ModelConfig(backbone="xception_65"),
         data=DataConfig(
-            source="tfrecord",
+            source="tfds",
+            name="coco_seg",
+            labeled="1_512",
+            unlabeled="train",
+            val="val",
             crop_size=(513, 513),
             eval_size=(641, 641),
             batch_labeled=64,
@@ -138,19 +148,23 @@ def coco() -> Config:
 def cityscapes() -> Config:
     """Cityscapes, 19 train ids, crops of 513x1025, evaluation on whole frames; steps and batches as voc12.
 
-    Cityscapes has no background: class 0, road, takes its place in the image-level labels.
+    Reads the TFDS builder cityscapes_seg: 100 train frames are labeled, all 2975 are unlabeled. Other splits: --set
+    data.labeled=1_8, 1_4. Cityscapes has no background; in the authors' code class 0, road, takes its place: --set
+    data.background=0.
 
-    Command:
-        pseudoseg-train --preset=cityscapes --run_dir=runs/cityscapes --set data.classes=cs/classes.txt
-        --set "data.labeled=cs/tfrecord/labeled-*" --set "data.unlabeled=cs/tfrecord/train-*"
-        --set "data.val=cs/tfrecord/val-*"
+    Command, with leftImg8bit and gtFine unpacked in archives:
+        pseudoseg-train --preset=cityscapes --run_dir=runs/cityscapes --set data.manual_dir=archives
 
     First weights, run time and result: as for voc12, with twice the pixels.
     """
     return Config(
         model=ModelConfig(backbone="xception_65"),
         data=DataConfig(
-            source="tfrecord",
+            source="tfds",
+            name="cityscapes_seg",
+            labeled="1_30",
+            unlabeled="train",
+            val="val",
             crop_size=(513, 1025),
             eval_size=(1025, 2049),
             batch_labeled=64,

@@ -259,7 +259,7 @@ def test_training_begins_with_the_checkpoint(config: Config, theirs: Path, tmp_p
         (["--from=x"], "--run_dir: missing; name the directory to write"),
         (["--from=x", "--run_dir=y"], "--preset: missing; the experiment of the run; presets: folder, "),
         (["--from=x", "--run_dir=y", "--preset=shape"], "preset 'shape': unknown; nearest: shapes"),
-        (["--from=x", "--run_dir=y", "--preset=voc12"], "data.classes: found ''"),
+        (["--from=x", "--run_dir=y", "--preset=folder"], "data.images: found ''"),
         (
             ["--from=x", "--run_dir=y", "--preset=shapes", "--checkpoint=z"],
             "--checkpoint: has no meaning with",

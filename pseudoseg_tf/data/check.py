@@ -136,7 +136,10 @@ def _look_at(source: Source, key: str, index: int) -> _Look:
     if labels is not None:
         look.counts = np.bincount(labels.ravel(), minlength=256)
         if image is not None:
-            look.attempt("masks of another size", lambda: check_same_size(image, labels, name))
+            look.attempt(
+                "masks of another size",
+                lambda: check_same_size(f"image {name}", image.shape[:2], f"mask {name}", labels.shape),
+            )
     return look
 
 

@@ -120,14 +120,8 @@ def decode_record(record: Record, num_classes: int) -> tuple[np.ndarray, np.ndar
     if record.mask is None:
         return image, np.full(image.shape[:2], IGNORE_LABEL, np.uint8)
     labels = decode_mask(record.mask, record.id, num_classes, record.encoding)
-    check_same_size(image, labels, record.id)
+    check_same_size(f"image {record.id}", image.shape[:2], f"mask {record.id}", labels.shape)
     return image, labels
-
-
-def check_same_size(image: np.ndarray, labels: np.ndarray, name: str) -> None:
-    """Raises UserError if a decoded image [H, W, 3] and its labels [H, W] differ in size."""
-    if image.shape[:2] != labels.shape:
-        raise _sizes_differ(f"image {name}", image.shape[:2], f"mask {name}", labels.shape)
 
 
 def check_sizes(image: BinaryIO, image_name: str, mask: BinaryIO, mask_name: str) -> None:
@@ -147,9 +141,19 @@ def check_sizes(image: BinaryIO, image_name: str, mask: BinaryIO, mask_name: str
     rotated = _orientation(opened) >= 5
     image_size = (width, height) if rotated else (height, width)
     width, height = _open(mask, mask_name).size
-    if image_size != (height, width):
-        hint = " after the rotation its EXIF data asks for" if rotated else ""
-        raise _sizes_differ(image_name, image_size, mask_name, (height, width), hint)
+    hint = " after the rotation its EXIF data asks for" if rotated else ""
+    check_same_size(image_name, image_size, mask_name, (height, width), hint)
+
+
+def check_same_size(
+    image_name: str, image_size: tuple[int, ...], mask_name: str, mask_size: tuple[int, ...], hint: str = ""
+) -> None:
+    """Raises UserError, naming both, if an image and its mask differ in (height, width); `hint` explains the first."""
+    if image_size != mask_size:
+        raise UserError(
+            f"{image_name} is {image_size[1]}x{image_size[0]} pixels (width x height){hint}, but {mask_name} is "
+            f"{mask_size[1]}x{mask_size[0]}; they must be equal"
+        )
 
 
 def _open(file: BinaryIO, name: str) -> ImageFile.ImageFile:
@@ -282,12 +286,3 @@ def _spaced(color: Iterable[int]) -> str:
 def _damaged(name: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(f"{name}: damaged ({reason}); replace the file")
-
-
-def _sizes_differ(
-    image_name: str, image_size: tuple[int, ...], mask_name: str, mask_size: tuple[int, ...], hint: str = ""
-) -> UserError:
-    return UserError(
-        f"{image_name} is {image_size[1]}x{image_size[0]} pixels (width x height){hint}, but {mask_name} is "
-        f"{mask_size[1]}x{mask_size[0]}; they must be equal"
-    )

@@ -239,7 +239,7 @@ def _tfds_opener(data: DataConfig) -> tuple[DatasetInfo, Opener]:
     from pseudoseg_tf.data.tfds_index import SplitIndexes
     from pseudoseg_tf.data.tfds_source import TFDSSource, open_builder
 
-    builder, info = open_builder(data.name, data.data_dir)
+    builder, info = open_builder(data.name, data.data_dir, data.manual_dir)
     info = _with_background(info, data)
     indexes = SplitIndexes(builder)
     names = split_catalog.split_names(info.name)

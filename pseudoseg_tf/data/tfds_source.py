@@ -17,7 +17,9 @@ from pseudoseg_tf.errors import UserError
 _T = TypeVar("_T")
 
 
-def open_builder(name: str, data_dir: str) -> tuple[tfds.core.DatasetBuilder, DatasetInfo]:
+def open_builder(
+    name: str, data_dir: str, manual_dir: str = ""
+) -> tuple[tfds.core.DatasetBuilder, DatasetInfo]:
     """Finds a builder and prepares its files, as ArrayRecord, if they are not there.
 
     The builder needs the features "image" (Image), "label" (Image of one uint8 channel, 255 ignored) and "id"
@@ -27,9 +29,12 @@ def open_builder(name: str, data_dir: str) -> tuple[tfds.core.DatasetBuilder, Da
     Args:
       name: TFDS name, such as "shapes_seg" or "shapes_seg/96px"; builders of this package need no import.
       data_dir: where its files are; "" is the TFDS default.
+      manual_dir: where the unpacked archives are that it is prepared from, if it needs any; "" is the TFDS
+        default, downloads/manual below `data_dir`.
 
     Raises:
-      UserError: an unknown name, files in a format without random access, or features or metadata missing.
+      UserError: an unknown name, files in a format without random access, features or metadata missing, or
+        archives missing or damaged.
     """
     where = f"data.name={name}"
     module = re.split(r"\W", name)[0]
@@ -43,7 +48,10 @@ def open_builder(name: str, data_dir: str) -> tuple[tfds.core.DatasetBuilder, Da
     if missing or not class_names:
         lacks = f"the features {', '.join(sorted(missing))}" if missing else "class_names in its metadata"
         raise UserError(f"{where} lacks {lacks}; give a segmentation builder such as shapes_seg")
-    _ask(builder.download_and_prepare, where)
+    # Prepared here and nowhere else; and builders of this package report their progress themselves.
+    settings = tfds.download.DownloadConfig(manual_dir=manual_dir or None, try_download_gcs=False)
+    tfds.disable_progress_bar()
+    _ask(functools.partial(builder.download_and_prepare, download_config=settings), where)
     metadata = builder.info.metadata
     palette = metadata.get("palette") or voc_palette(len(class_names))
     info = DatasetInfo.from_json(
@@ -85,7 +93,8 @@ class TFDSSource:
             records are read.
 
         Raises:
-          UserError: no such split or an empty one, ids repeat, or image and mask differ in size.
+          UserError: no such split or an empty one, ids repeat, a mask is needed and there is none, or image and
+            mask differ in size.
         """
         where = f"{key}={split}"
         self.info = info
@@ -133,5 +142,6 @@ def _ask(call: Callable[[], _T], where: str, hint: str = "") -> _T:
     try:
         return call()
     except (ValueError, KeyError, NotImplementedError, OSError) as error:
-        reason = str(error.args[0] if error.args else error).strip().split("\n")[0]
+        text = error.args[0] if error.args and not isinstance(error, OSError) else error
+        reason = str(text).strip().split("\n")[0]
         raise UserError(f"{where}: {reason or type(error).__name__}{hint}") from error
