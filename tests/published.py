@@ -14,6 +14,7 @@ from PIL import Image
 
 from pseudoseg_tf.data.decode import decode_mask
 from pseudoseg_tf.data.specs import IGNORE_LABEL, Record, voc_palette
+from pseudoseg_tf.data.tfds_index import SplitIndexes
 from pseudoseg_tf.data.tfds_source import TFDSSource, open_builder
 from pseudoseg_tf.datasets.coco_seg import OBJECT_NAMES
 from pseudoseg_tf.errors import UserError
@@ -26,9 +27,9 @@ COCO_CATEGORY_IDS = [number for number in range(1, 91) if number not in _COCO_GA
 def prepare(name: str, manual_dir: Path, data_dir: Path) -> dict[str, list[Record]]:
     """Prepares a builder and returns the records of each split, as training reads them."""
     builder, info = open_builder(name, str(data_dir), str(manual_dir))
-    splits = {}
+    indexes, splits = SplitIndexes(builder), {}
     for split in builder.info.splits:
-        source = TFDSSource(info, builder, split, "data.unlabeled", need_masks=False)
+        source = TFDSSource(info, builder, indexes, split, "data.unlabeled")
         splits[split] = [source.read(index) for index in range(len(source))]
     return splits
 

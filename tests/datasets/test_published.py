@@ -68,6 +68,7 @@ def test_the_configuration_names_the_folder(tmp_path: Path) -> None:
     draw_cityscapes(tmp_path)
     overrides = [
         "data.name=cityscapes_seg/subset",
+        "data.labeled=train",
         f"data.data_dir={tmp_path / 'out'}",
         f"data.manual_dir={tmp_path}",
     ]
@@ -76,3 +77,4 @@ def test_the_configuration_names_the_folder(tmp_path: Path) -> None:
     assert sources.unlabeled is not None
     assert [len(source) for source in (sources.labeled, sources.unlabeled, sources.val)] == [2, 2, 1]
     assert sources.info.name == "cityscapes_seg" and sources.info.class_names[13] == "car"
+    assert not sources.info.has_background
