@@ -162,7 +162,9 @@ class TestImagesWithoutMasks:
         assert [source.read(index).mask is None for index in range(len(source))] == [True, True, False, False]
 
     def test_they_cannot_be_learned_from(self, data: DataConfig) -> None:
-        message = r"^data.labeled=unlabeled : 2 of 2 records have no mask, first 'unlabeled2017/000000000004'; name records with masks$"
+        message = (
+            r"^data.labeled=unlabeled: 2 of 2 records have no mask, first 'unlabeled2017/000000000004'; name"
+        )
         with pytest.raises(UserError, match=message):
             open_sources(dataclasses.replace(data, labeled="unlabeled"), "supervised")
         with pytest.raises(
