@@ -1,4 +1,4 @@
-"""Installs the package, its data set definitions as ``pseudoseg_tf.datasets``, and the five programs."""
+"""Installs the package, its data set definitions as ``pseudoseg_tf.datasets``, and the programs."""
 
 import re
 from pathlib import Path
@@ -25,6 +25,7 @@ setup(
         "absl-py",
         "array-record",
         "h5py",
+        "matplotlib",
         "numpy<2.4",
         "pillow",
         "tensorflow>=2.20,<2.21",
@@ -32,11 +33,11 @@ setup(
         "tf-keras>=2.20,<2.21",
         "tf-models-official>=2.20,<2.21",
     ],
-    extras_require={"dev": ["hypothesis", "matplotlib", "mypy", "pytest", "pytest-xdist", "ruff", "scipy"]},
+    extras_require={"dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "scipy"]},
     entry_points={
         "console_scripts": [
-            f"pseudoseg-{program} = pseudoseg_tf.cli.{program}:run"
-            for program in ("train", "evaluate", "export", "predict", "convert")
+            f"pseudoseg-{program.replace('_', '-')} = pseudoseg_tf.cli.{program}:run"
+            for program in ("train", "evaluate", "export", "predict", "convert", "calibrate", "self_train")
         ]
     },
 )

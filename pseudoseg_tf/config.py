@@ -89,6 +89,11 @@ class DataConfig:
     labeled: str = ""
     unlabeled: str = ""
     val: str = ""
+    # Directory of masks (PNG, ID.png) for the images of data.unlabeled, which then count as labeled; written by
+    # pseudoseg-self-train for its student (supervised mode only). Images of data.labeled keep their own masks.
+    pseudo_labels: str = ""
+    # With pseudo_labels: how often an epoch visits each image of data.labeled, for once each pseudo-labeled one.
+    repeat_labeled: int = 1
     # folder: CSV id,name,name,... of image-level labels for the weakly mode; empty: from masks.
     image_labels: str = ""
     # tfds: builder name and data directory (empty: the TFDS default).
@@ -210,6 +215,8 @@ class PseudoConfig:
     threshold: float = 0.0
     # Joint Norm of both maps before the softmax (fused only).
     normalize: bool = True
+    # Joint Norm also before the softmax of one map alone (decoder or sgc): that term of the fusion by itself.
+    normalize_alone: bool = False
     # Weight of L_u, and the steps over which it grows to that as exp(-5 (1 - t)^2) (0: full from the start).
     weight: float = 1.0
     ramp_steps: int = 0

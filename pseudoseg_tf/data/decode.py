@@ -75,7 +75,7 @@ def decode_mask(data: bytes, name: str, num_classes: int) -> np.ndarray:
 
     Raises:
       UserError: not a PNG file of one 8-bit (or narrower) value per pixel, more than MAX_PIXELS pixels,
-        damaged, or it holds other values; with two classes also a mask of 0 and 255 alone, which is a
+        damaged, or it holds other values; with two classes also a grey mask of 0 and 255 alone, which is a
         black-and-white picture of an object, not a background with ignored pixels.
     """
     image = _open(io.BytesIO(data), f"mask {name}")
@@ -94,7 +94,7 @@ def decode_mask(data: bytes, name: str, num_classes: int) -> np.ndarray:
     if data[_PNG_COLOR_TYPE] == 0 and depth in (2, 4):
         # Pillow stretches these grey levels to 0..255; the ids are the levels as stored.
         labels = labels // (255 // (2**depth - 1))
-    _check_values(labels, name, num_classes)
+    _check_values(labels, name, num_classes, image.mode)
     return labels
 
 
@@ -175,7 +175,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     return orientation if orientation in _UPRIGHT else 1
 
 
-def _check_values(labels: np.ndarray, name: str, num_classes: int) -> None:
+def _check_values(labels: np.ndarray, name: str, num_classes: int, mode: str) -> None:
     ignored = labels == IGNORE_LABEL
     if ((labels >= num_classes) & ~ignored).any():
         seen = np.unique(labels)
@@ -184,7 +184,8 @@ def _check_values(labels: np.ndarray, name: str, num_classes: int) -> None:
             f"mask {name}: pixel values {shown}; allowed are the class ids 0 to {num_classes - 1} and "
             f"{IGNORE_LABEL} (ignored): save class ids as pixel values, or name all classes"
         )
-    if num_classes == 2 and ignored.any() and (labels == 0).any() and not (labels == 1).any():
+    # A palette has colors of its own: there 255 is an index, as in pseudo labels, and not white.
+    if mode == "L" and num_classes == 2 and ignored.any() and (labels == 0).any() and not (labels == 1).any():
         raise UserError(
             f"mask {name}: pixel values 0 and {IGNORE_LABEL} alone, where {IGNORE_LABEL} means ignored: "
             "save the object as 1, not as white"
