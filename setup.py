@@ -37,7 +37,16 @@ setup(
     entry_points={
         "console_scripts": [
             f"pseudoseg-{program.replace('_', '-')} = pseudoseg_tf.cli.{program}:run"
-            for program in ("train", "evaluate", "export", "predict", "convert", "calibrate", "self_train")
+            for program in (
+                "train",
+                "evaluate",
+                "export",
+                "predict",
+                "convert",
+                "check_data",
+                "calibrate",
+                "self_train",
+            )
         ]
     },
 )

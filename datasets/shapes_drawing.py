@@ -3,7 +3,7 @@
 A scene is a noisy, softly lit background with one to three textured objects that may hide one another,
 and now and then an untextured object that counts as background. What tells a class is its *pattern*
 (stripes, checks, dots, ...) alone: colors, orientation, scale, phase, duty and outline are random for every
-object, and over the whole scene lies haze of any thickness and color. A network must learn what a pattern looks
+object, and over the whole scene lies thin haze of any color. A network must learn what a pattern looks
 like in any light, which a few labeled pictures teach badly and many teach well.
 
 A close-up is one object of one pattern in clear air, with the name of the pattern for a label: what ImageNet is to
@@ -434,8 +434,8 @@ def _illumination(x: Array, y: Array, light: Array, rng: np.random.Generator) ->
 
 def _haze(image: Array, rng: np.random.Generator) -> Array:
     """Haze over a scene [3, size, size], in light of another color than white."""
-    light = rng.uniform(0.45, 1.1, (3, 1, 1)).astype(np.float32)
-    thickness = np.float32(rng.uniform(0, 0.65))
+    light = rng.uniform(0.6, 1.1, (3, 1, 1)).astype(np.float32)
+    thickness = np.float32(rng.uniform(0, 0.4))
     return (image * (1 - thickness) + _random_color(rng) * thickness) * light
 
 

@@ -80,11 +80,16 @@ class DataConfig:
     images: str = ""
     # folder: directory of masks (PNG of class ids), same file stem as the image.
     masks: str = ""
-    # folder, tfrecord: text file, one class name a line; line k is class id k.
+    # folder, tfrecord: masks are black and white: 0 is the background, 255 the one class; nothing is ignored.
+    binary_masks: bool = False
+    # folder, tfrecord: text file, one class name a line; line k is class id k. With palette it may be empty.
     classes: str = ""
     # Whether class 0 is the background, which has no image-level label and no Grad-CAM: 0, or none for no. auto: as
     # the data set's description says, 0 for folder and tfrecord.
     background: Literal["auto", "0", "none"] = "auto"
+    # folder, tfrecord: text file of lines "name red green blue" in order of the class ids, for RGB masks and for
+    # pictures; a line "ignore red green blue" is the color of ignored pixels. Empty: no RGB masks, VOC's colors.
+    palette: str = ""
     # folder: list files of ids. tfrecord: shard patterns (path/train-*). tfds: split names (train[:20]).
     labeled: str = ""
     unlabeled: str = ""

@@ -245,6 +245,8 @@ def _source_rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     supervised = config.train.mode == "supervised"
     if supervised and not data.pseudo_labels:
         del needed["unlabeled"]
+    if data.palette:
+        needed.pop("classes", None)
     for name, what in needed.items():
         yield f"data.{name}", bool(getattr(data, name)), f"{what} (data.source={data.source} needs it)"
     yield (
@@ -258,6 +260,10 @@ def _source_rules(config: Config) -> Iterator[tuple[str, bool, str]]:
         bool(data.pseudo_labels) or data.repeat_labeled == 1,
         "1 without data.pseudo_labels",
     )
+    of_builder = data.source == "tfds"
+    yield "data.palette", not (of_builder and data.palette), "empty with data.source=tfds"
+    yield "data.binary_masks", not (of_builder and data.binary_masks), "false with data.source=tfds"
+    yield "data.binary_masks", not (data.palette and data.binary_masks), "false with data.palette"
 
 
 def has_keras_names(weights: str) -> bool:

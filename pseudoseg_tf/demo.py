@@ -1,6 +1,6 @@
 """The whole path in minutes on drawn images: supervised against PseudoSeg, then export and prediction.
 
-Draws the shapes_seg data set; trains a supervised baseline and PseudoSeg on the same 20 labeled images with the same
+Draws the shapes_seg data set; trains a supervised baseline and PseudoSeg on the same 40 labeled images with the same
 number of steps, both from features that learned to name patterns (closeups.py), as others start from ImageNet; prints
 both scores, exports a PseudoSeg model and predicts validation images with it. Started again, it continues where it was.
 
@@ -18,10 +18,16 @@ from absl import flags
 
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.comparison import Run, last_and_best, mean_and_spread, run_all, seconds_per_step, table
-from pseudoseg_tf.presets import preset
+from pseudoseg_tf.presets import preset, shapes
 
 _OUT = flags.DEFINE_string("out", "runs/demo", "Directory of the runs, the model and the pictures.")
-_SEEDS = flags.DEFINE_integer("seeds", 1, "Each row is trained with this many seeds.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer(
+    "seeds",
+    2,
+    "Each row is trained with this many seeds, each of them with other labeled images.",
+    lower_bound=1,
+    upper_bound=20,
+)
 _STEPS = flags.DEFINE_integer("steps", None, "Steps of each run; the preset's if not given.", lower_bound=1)
 
 _ROWS = {"supervised": "train.mode=supervised", "pseudoseg": "train.mode=unlabeled"}
@@ -39,9 +45,9 @@ def main(argv: Sequence[str]) -> None:
     config = preset("shapes")
     steps = _STEPS.value or config.train.steps
     runs = [
-        Run(row, seed, "shapes", (f"train.steps={steps}", mode))
-        for seed in range(_SEEDS.value)
+        Run(row, seed, "shapes", (f"train.steps={steps}", mode, *_labeled_draw(seed)))
         for row, mode in _ROWS.items()
+        for seed in range(_SEEDS.value)
     ]
 
     # TensorFlow takes seconds to import: only now, when the flags are known to be right.
@@ -56,7 +62,8 @@ def main(argv: Sequence[str]) -> None:
         f"training {len(runs)} runs of {steps} steps (logs and pictures in {out})",
         flush=True,
     )
-    run_all(runs, out, steps)
+    # The long ones first, so that all cores are busy to the end.
+    run_all(runs[::-1], out, steps)
 
     print("\nValidation, percent: mean ± standard deviation over the seeds")
     print(
@@ -83,6 +90,12 @@ def main(argv: Sequence[str]) -> None:
     )
     _export_and_predict(out)
     print(f"Done in {(time.monotonic() - begin) / 60:.1f} minutes.")
+
+
+def _labeled_draw(seed: int) -> tuple[str, str]:
+    """Overrides that give each seed its own labeled images, so that the spread tells of them, too."""
+    data = shapes(seed).data
+    return f"data.labeled={data.labeled}", f"data.unlabeled={data.unlabeled}"
 
 
 def _export_and_predict(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Small JSON files that other programs may read while they are written, and that people may edit."""
+"""Small text and JSON files that other programs may read while they are written, and that people may edit."""
 
 from __future__ import annotations
 
@@ -56,8 +56,16 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
       UserError: if the file cannot be written.
       ValueError: if ``value`` holds NaN or infinity, which JSON lacks.
     """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a UTF-8 file: under a temporary name, then renamed.
+
+    Raises:
+      UserError: if the file cannot be written.
+    """
     path = Path(path)
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ LAYERS = [
     ["__init__", "_keras", "config", "errors", "progress"],
     ["files", "records", "data.specs"],
     ["config_io", "data", "nn"],
-    ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize"],
+    ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize", "check_page"],
     ["checkpoint", "reliability_diagram", "steps", "tf1_checkpoint", "tf1_files"],
     ["closeups", "comparison", "convert", "evaluate", "export", "inference", "train"],
     ["calibration", "self_training"],
@@ -115,7 +115,7 @@ def test_data_set_definitions_stand_alone(path: Path) -> None:
     assert own_imports_of(path) <= {"data.specs", "errors"}
 
 
-PROGRAMS = ("train", "evaluate", "export", "predict", "convert", "calibrate", "self_train")
+PROGRAMS = ("train", "evaluate", "export", "predict", "convert", "check_data", "calibrate", "self_train")
 
 
 @pytest.mark.parametrize("module", ["pseudoseg_tf", *(f"pseudoseg_tf.cli.{program}" for program in PROGRAMS)])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from benchmarks.plain_step import plain_losses
 from pseudoseg_tf import losses, steps
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.pseudo_label import make_pseudo_label
@@ -98,55 +99,35 @@ def test_total_is_the_weighted_sum(batches) -> None:
 
 
 @pytest.mark.parametrize("weakly", [False, True])
-@pytest.mark.parametrize("share", [False, True])
-def test_equals_the_plain_form_with_a_pass_for_each_purpose(batches, weakly: bool, share: bool) -> None:
-    """One labeled pass and shared weak passes, against the reference's five separate passes."""
-    labeled, additional = batches
-    options = steps.PseudoLabelOptions(share_weak_pass=share)
-    terms, branch, _ = _run(_model(), batches, weakly=weakly, options=options)
+def test_equals_the_plain_form_with_a_pass_for_each_purpose(batches, weakly: bool) -> None:
+    """One labeled pass and shared weak passes, against the five or six of the paper's figure."""
+    options = steps.PseudoLabelOptions()
+    model, plain = _model(), _model()
+    terms, branch, _ = _run(model, batches, weakly=weakly, options=options)
+    expected, plain_branch = plain_losses(
+        plain, *batches, weakly=weakly, options=options, weights=steps.LossWeights()
+    )
+    assert terms.keys() == expected.keys()
+    for name, term in terms.items():
+        np.testing.assert_allclose(term, expected[name], rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(branch.pseudo_label, plain_branch.pseudo_label, atol=1e-5)
+    np.testing.assert_allclose(branch.cam, plain_branch.cam, atol=1e-5)
+    _assert_same_statistics(model, plain)
 
+
+@pytest.mark.parametrize("weakly", [False, True])
+def test_shared_weak_pass_sees_batch_statistics_throughout(batches, weakly: bool) -> None:
+    _, additional = batches
+    branch = _run(_model(), batches, weakly=weakly, options=steps.PseudoLabelOptions(share_weak_pass=True))[1]
     plain = _model()
-    # Before any training-mode pass, so with the moving statistics of the start of the step.
-    cam_pass = plain.features(additional["weak"], training=share)
-    image_logits, cam_weights = plain.classify(cam_pass)
+    features = plain.features(additional["weak"], training=True)
+    image_logits, cam_weights = plain.classify(features)
     labels = additional["image_labels"]
     if not weakly:
         labels = tf.cast(tf.nn.sigmoid(image_logits) >= 0.5, tf.float32)
-    cam = plain.grad_cam(cam_pass, cam_weights, labels)
-    decoder_logits = plain(additional["weak"], training=True)
-
-    def at_decoder(mask: tf.Tensor) -> tf.Tensor:
-        rows = [i * 33 // 9 for i in range(9)]
-        return tf.gather(tf.gather(tf.cast(mask, tf.float32), rows, axis=1), rows, axis=2)
-
-    valid = at_decoder(additional["valid"])
-    sgc = plain.sgc(cam_pass, cam, valid, training=True)
-    size = decoder_logits.shape[1:3]
-    sgc = tf.compat.v1.image.resize(sgc, size, align_corners=True)
-    pseudo_label, confidence = make_pseudo_label(decoder_logits, sgc)
-    np.testing.assert_allclose(branch.pseudo_label, pseudo_label, atol=1e-5)
-
-    strong = plain(additional["strong"], training=True)
-    np.testing.assert_allclose(
-        terms["consistency"], losses.consistency(strong, pseudo_label, valid, confidence), rtol=1e-4
-    )
-    logits = plain(labeled["image"], training=True)
-    np.testing.assert_allclose(
-        terms["supervised"], losses.pixel_cross_entropy(logits, labeled["labels"]), rtol=1e-4
-    )
-    again = plain.features(labeled["image"], training=True)
-    image_labels = losses.image_labels_of(labeled["labels"], 3)
-    if weakly:
-        weak = plain.features(additional["weak"], training=True)
-        expected = losses.image_classification(plain.classify(weak)[0], additional["image_labels"])
-    else:
-        expected = losses.image_classification(plain.classify(again)[0], image_labels)
-    np.testing.assert_allclose(terms["classification"], expected, rtol=1e-4)
-    cam = plain.grad_cam(again, plain.classify(again)[1], image_labels)
-    sgc = plain.sgc(again, cam, at_decoder(labeled["valid"]), training=True)
-    np.testing.assert_allclose(
-        terms["attention"], losses.pixel_cross_entropy(sgc, labeled["labels"]), rtol=1e-4
-    )
+    np.testing.assert_allclose(branch.cam, plain.grad_cam(features, cam_weights, labels), atol=1e-5)
+    logits = plain.decode(features, training=True)
+    np.testing.assert_allclose(branch.decoder_logits, logits, atol=1e-5)
 
 
 def test_pixel_options_reach_both_losses_of_pixel_labels(batches) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Mapping
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
-from pseudoseg_tf.data.specs import IGNORE_LABEL, Record
+from pseudoseg_tf.data.specs import CLASS_IDS, IGNORE_LABEL, Color, MaskEncoding, Record
 from pseudoseg_tf.errors import UserError
 
 # Far above any photograph; stops a small file that claims to be a huge picture before memory is taken.
@@ -62,40 +63,48 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         raise _damaged(f"image {name}", error) from error
 
 
-def decode_mask(data: bytes, name: str, num_classes: int) -> np.ndarray:
-    """Decodes a PNG mask to class ids: the stored palette indices or grey levels, never colors.
+def decode_mask(data: bytes, name: str, num_classes: int, encoding: MaskEncoding = CLASS_IDS) -> np.ndarray:
+    """Decodes a PNG mask to class ids.
+
+    Grey levels and palette indices are the ids, or black and white where the encoding says so. RGB masks are
+    read by the colors of the encoding.
 
     Args:
       data: the file's content.
       name: what error messages call it.
       num_classes: number of classes, background included.
+      encoding: what the pixels mean.
 
     Returns:
       uint8 [height, width] of ids below num_classes and IGNORE_LABEL.
 
     Raises:
-      UserError: not a PNG file of one 8-bit (or narrower) value per pixel, more than MAX_PIXELS pixels,
-        damaged, or it holds other values; with two classes also a grey mask of 0 and 255 alone, which is a
-        black-and-white picture of an object, not a background with ignored pixels.
+      UserError: not a PNG file, one with alpha or of more than 8 bits a channel, of more than MAX_PIXELS
+        pixels, or damaged; it holds other values or colors; a palette PNG shows an id in the color of another
+        class; or there are two classes and a grey mask of 0 and 255 alone that is not declared as binary.
     """
     image = _open(io.BytesIO(data), f"mask {name}")
     if not isinstance(image, PngImagePlugin.PngImageFile):
         raise UserError(f"mask {name}: a JPEG file, whose compression changes class ids; save masks as PNG")
-    if image.mode not in ("1", "L", "P"):
-        raise UserError(
-            f"mask {name}: stored as {_describe_mode(image.mode)}; a mask holds one class id per pixel: save "
-            "it as an 8-bit grey or palette PNG whose pixel values are class ids"
-        )
+    by_colors = image.mode == "RGB" and bool(encoding.colors)
+    if data[_PNG_DEPTH] == 16 or not (by_colors or image.mode in ("1", "L", "P")):
+        raise _wrong_kind(name, "16-bit values" if data[_PNG_DEPTH] == 16 else image.mode, encoding)
     try:
-        labels = np.asarray(image, np.uint8)
+        pixels = np.asarray(image, np.uint8)
     except Exception as error:  # Pillow raises many types for damaged content.
         raise _damaged(f"mask {name}", error) from error
+    if by_colors:
+        return _ids_of_colors(pixels, name, encoding.colors)
     depth = data[_PNG_DEPTH]
     if data[_PNG_COLOR_TYPE] == 0 and depth in (2, 4):
         # Pillow stretches these grey levels to 0..255; the ids are the levels as stored.
-        labels = labels // (255 // (2**depth - 1))
-    _check_values(labels, name, num_classes, image.mode)
-    return labels
+        pixels = pixels // (255 // (2**depth - 1))
+    if image.mode == "P" and encoding.colors:
+        _check_palette(image, pixels, name, encoding.colors)
+    if encoding.binary:
+        return _ids_of_black_and_white(pixels, name)
+    _check_values(pixels, name, num_classes, image.mode)
+    return pixels
 
 
 def decode_record(record: Record, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,10 +119,15 @@ def decode_record(record: Record, num_classes: int) -> tuple[np.ndarray, np.ndar
     image = decode_image(record.image, record.id)
     if record.mask is None:
         return image, np.full(image.shape[:2], IGNORE_LABEL, np.uint8)
-    labels = decode_mask(record.mask, record.id, num_classes)
-    if image.shape[:2] != labels.shape:
-        raise _sizes_differ(f"image {record.id}", image.shape[:2], f"mask {record.id}", labels.shape)
+    labels = decode_mask(record.mask, record.id, num_classes, record.encoding)
+    check_same_size(image, labels, record.id)
     return image, labels
+
+
+def check_same_size(image: np.ndarray, labels: np.ndarray, name: str) -> None:
+    """Raises UserError if a decoded image [H, W, 3] and its labels [H, W] differ in size."""
+    if image.shape[:2] != labels.shape:
+        raise _sizes_differ(f"image {name}", image.shape[:2], f"mask {name}", labels.shape)
 
 
 def check_sizes(image: BinaryIO, image_name: str, mask: BinaryIO, mask_name: str) -> None:
@@ -175,26 +189,95 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     return orientation if orientation in _UPRIGHT else 1
 
 
+def _ids_of_colors(pixels: np.ndarray, name: str, colors: Mapping[Color, int]) -> np.ndarray:
+    """Looks up uint8 [height, width, 3]; returns uint8 [height, width]."""
+    codes = _color_codes(pixels)
+    known, ids = _color_codes(np.array(list(colors))), np.array(list(colors.values()), np.uint8)
+    order = np.argsort(known)
+    known, ids = known[order], ids[order]
+    found = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+    strange = known[found] != codes
+    if strange.any():
+        row, column = np.argwhere(strange)[0]
+        color = pixels[row, column]
+        nearest = min(colors, key=lambda each: ((np.array(each) - color) ** 2).sum())
+        means = "ignored" if colors[nearest] == IGNORE_LABEL else f"class {colors[nearest]}"
+        raise UserError(
+            f"mask {name}: the color {_spaced(color)} at row {row}, column {column} ({strange.sum()} of "
+            f"{strange.size} pixels have such colors) is none of data.palette, nearest: {_spaced(nearest)} "
+            f"({means}); add it there, as 'ignore' if it is no class, or save the mask without smoothing"
+        )
+    return ids[found]
+
+
+def _color_codes(colors: np.ndarray) -> np.ndarray:
+    """One number for each (red, green, blue); integer [..., 3] to int32 [...]."""
+    red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def _ids_of_black_and_white(pixels: np.ndarray, name: str) -> np.ndarray:
+    """White is 255, in 1-bit files 1. Takes and returns uint8 [height, width]."""
+    seen = np.unique(pixels)
+    if not (set(seen) <= {0, 255} or set(seen) <= {0, 1}):
+        raise UserError(
+            f"mask {name}: pixel values {_listed(seen)}; with data.binary_masks=true they must be 0 and 255: "
+            "save the mask without smoothing, or class ids without data.binary_masks"
+        )
+    return (pixels > 0).astype(np.uint8)
+
+
+def _check_palette(
+    image: ImageFile.ImageFile, pixels: np.ndarray, name: str, colors: Mapping[Color, int]
+) -> None:
+    """Refuses palette indices that cannot be class ids, since their colors are those of other classes."""
+    values = image.getpalette("RGB") or []
+    own = dict(enumerate(zip(values[0::3], values[1::3], values[2::3], strict=True)))
+    for index in np.unique(pixels).tolist():
+        color = own.get(index)
+        if color is not None and colors.get(color, index) != index:
+            raise UserError(
+                f"mask {name}: palette index {index} has the color {_spaced(color)}, which data.palette gives to "
+                f"class id {colors[color]}; save the mask as RGB, or with class ids as palette indices"
+            )
+
+
 def _check_values(labels: np.ndarray, name: str, num_classes: int, mode: str) -> None:
     ignored = labels == IGNORE_LABEL
     if ((labels >= num_classes) & ~ignored).any():
-        seen = np.unique(labels)
-        shown = ", ".join(map(str, seen[:12])) + (", ..." if len(seen) > 12 else "")
+        # Cityscapes comes with masks of 34 ids beside those of the 19 that are learned.
+        cityscapes = num_classes == 19 and labels[~ignored].max() < 34
         raise UserError(
-            f"mask {name}: pixel values {shown}; allowed are the class ids 0 to {num_classes - 1} and "
-            f"{IGNORE_LABEL} (ignored): save class ids as pixel values, or name all classes"
+            f"mask {name}: pixel values {_listed(np.unique(labels))}; allowed are the class ids 0 to "
+            f"{num_classes - 1} and {IGNORE_LABEL} (ignored): save class ids as pixel values, or name all classes"
+            + (" (Cityscapes: take the labelTrainIds files, not labelIds)" if cityscapes else "")
         )
     # A palette has colors of its own: there 255 is an index, as in pseudo labels, and not white.
     if mode == "L" and num_classes == 2 and ignored.any() and (labels == 0).any() and not (labels == 1).any():
         raise UserError(
-            f"mask {name}: pixel values 0 and {IGNORE_LABEL} alone, where {IGNORE_LABEL} means ignored: "
-            "save the object as 1, not as white"
+            f"mask {name}: pixel values 0 and {IGNORE_LABEL} alone, where {IGNORE_LABEL} means ignored: save the "
+            "object as 1, not as white, or set data.binary_masks=true"
         )
 
 
-def _describe_mode(mode: str) -> str:
+def _wrong_kind(name: str, kind: str, encoding: MaskEncoding) -> UserError:
     kinds = {"RGB": "a color picture", "RGBA": "a color picture with alpha", "LA": "grey with alpha"}
-    return kinds.get(mode, "16-bit values" if mode.startswith("I") else f"mode {mode}")
+    mend = "save it as an 8-bit grey or palette PNG whose pixel values are class ids"
+    if kind == "RGB":
+        mend += ", or name a file of the classes' colors in data.palette"
+    elif encoding.colors:
+        mend += ", or as RGB in the colors of data.palette"
+    return UserError(
+        f"mask {name}: stored as {kinds.get(kind, kind)}; a mask holds one class id per pixel: {mend}"
+    )
+
+
+def _listed(values: np.ndarray) -> str:
+    return ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
+
+
+def _spaced(color: Iterable[int]) -> str:
+    return " ".join(map(str, color))
 
 
 def _damaged(name: str, error: Exception) -> UserError:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pseudoseg_tf.data.decode import check_sizes
-from pseudoseg_tf.data.specs import DatasetInfo, Record
+from pseudoseg_tf.data.specs import CLASS_IDS, DatasetInfo, MaskEncoding, Record
 from pseudoseg_tf.data.splits import read_ids
 from pseudoseg_tf.data.text import canonical_id, nearest_hint
 from pseudoseg_tf.errors import UserError
@@ -29,6 +29,8 @@ class Folder:
         self.root = root
         self.suffixes = suffixes
         self.key = key
+        # For messages: " (.png) in data.masks my/masks".
+        self.place = f"({', '.join(suffixes)}) in {key} {root}"
         self._listings: dict[str, dict[str, list[str]]] = {}
 
     def find(self, record_id: str) -> str | None:
@@ -94,6 +96,8 @@ class FolderSource:
         key: str,
         *,
         need_masks: bool,
+        check: bool = True,
+        encoding: MaskEncoding = CLASS_IDS,
         image_labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Reads the list and finds the files.
@@ -105,6 +109,8 @@ class FolderSource:
           path: list file, see `splits.read_ids`.
           key: the configuration key that names the list, for error messages.
           need_masks: whether an id without a mask is an error.
+          check: whether to look for mistakes in the records now; else each shows when it is read.
+          encoding: what the pixels of the masks mean.
           image_labels: multi-hot image-level labels by canonical id; ids without an entry have none.
 
         Raises:
@@ -115,15 +121,16 @@ class FolderSource:
         where = f"{key}: {path}"
         self.info = info
         self.ids = tuple(canonical_id(record_id) for record_id in ids)
-        self._images = _find_all(images, ids, "image", where)
-        self._masks: Sequence[str | None]
-        if need_masks:
-            found = _find_all(masks, self.ids, "mask", where)
-            _check_all_sizes(self._images, found)
-            self._masks = found
-        else:
-            self._masks = [masks.find(record_id) for record_id in self.ids]
+        self._where = where
+        self._image_folder = images
+        self._images = [images.find(record_id) for record_id in ids]
+        self._masks = [masks.find(record_id) for record_id in self.ids]
+        if check:
+            found = _all_found(self._images, ids, images, "image", where)
+            if need_masks:
+                _check_all_sizes(found, _all_found(self._masks, self.ids, masks, "mask", where))
         self.has_masks = None not in self._masks
+        self._encoding = encoding
         self._image_labels = image_labels or {}
 
     def __len__(self) -> int:
@@ -133,27 +140,35 @@ class FolderSource:
         """Returns record `index`.
 
         Raises:
-          UserError: a file cannot be read any more.
+          UserError: there is no image, or a file cannot be read any more.
         """
-        record_id, mask = self.ids[index], self._masks[index]
+        record_id, image, mask = self.ids[index], self._images[index], self._masks[index]
+        if image is None:
+            folder = self._image_folder
+            raise UserError(
+                f"{self._where}: {record_id!r} has no image {folder.place}{folder.nearest(record_id)}; "
+                "add the image or take the id off the list"
+            )
         return Record(
             id=record_id,
-            image=_read(self._images[index]),
+            image=_read(image),
             mask=None if mask is None else _read(mask),
             image_labels=self._image_labels.get(record_id),
+            encoding=self._encoding,
         )
 
 
-def _find_all(folder: Folder, ids: Sequence[str], what: str, where: str) -> list[str]:
-    found = [folder.find(record_id) for record_id in ids]
-    missing = [record_id for record_id, path in zip(ids, found, strict=True) if path is None]
+def _all_found(
+    paths: Sequence[str | None], ids: Sequence[str], folder: Folder, what: str, where: str
+) -> list[str]:
+    missing = [record_id for record_id, path in zip(ids, paths, strict=True) if path is None]
     if missing:
         raise UserError(
-            f"{where}: {len(missing)} of {len(ids)} ids have no {what} ({', '.join(folder.suffixes)}) in "
-            f"{folder.key} {folder.root}, first {missing[0]!r}{folder.nearest(missing[0])}; "
-            f"add the {what} or take the id off the list (a line holds one id and nothing else)"
+            f"{where}: {len(missing)} of {len(ids)} ids have no {what} {folder.place}, first {missing[0]!r}"
+            f"{folder.nearest(missing[0])}; add the {what} or take the id off the list (a line holds one id and "
+            "nothing else)"
         )
-    return [path for path in found if path is not None]
+    return [path for path in paths if path is not None]
 
 
 def _check_all_sizes(images: Sequence[str], masks: Sequence[str]) -> None:

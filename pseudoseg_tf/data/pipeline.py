@@ -186,19 +186,24 @@ def _resized(image: tf.Tensor, labels: tf.Tensor, data: DataConfig) -> tuple[tf.
     return resize_to_range(image, labels, data.min_resize, data.max_resize, data.resize_factor)
 
 
+def check_canvas(record_id: str, height: int, width: int, canvas: tuple[int, int]) -> None:
+    """Raises UserError if an image is larger than the evaluation canvas."""
+    if height > canvas[0] or width > canvas[1]:
+        enough = padded_size(height, canvas[0]), padded_size(width, canvas[1])
+        raise UserError(
+            f"{record_id}: the image is {height}x{width} (height x width), larger than "
+            f"data.eval_size={canvas[0]},{canvas[1]}: set data.eval_size to at least "
+            f"{enough[0]},{enough[1]}, or to 0,0 to evaluate each image at its own size"
+        )
+
+
 @tf.autograph.experimental.do_not_convert
 def _checked_size(source: Source, index: tf.Tensor, size: tf.Tensor, canvas: tuple[int, int]) -> tf.Tensor:
     """Returns `size`, int32 [2]; running it raises UserError where that is larger than the canvas."""
 
     def check(position: np.int64, sides: np.ndarray) -> np.ndarray:
         height, width = map(int, sides)
-        if height > canvas[0] or width > canvas[1]:
-            enough = padded_size(height, canvas[0]), padded_size(width, canvas[1])
-            raise UserError(
-                f"{source.ids[int(position)]}: the image is {height}x{width} (height x width), larger than "
-                f"data.eval_size={canvas[0]},{canvas[1]}: set data.eval_size to at least "
-                f"{enough[0]},{enough[1]}, or to 0,0 to evaluate each image at its own size"
-            )
+        check_canvas(source.ids[int(position)], height, width, canvas)
         return sides
 
     return tf.ensure_shape(tf.numpy_function(check, [index, size], tf.int32), [2])

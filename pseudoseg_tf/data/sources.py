@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,9 +14,9 @@ from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data.decode import decode_mask
 from pseudoseg_tf.data.folder import Folder, FolderSource
 from pseudoseg_tf.data.pseudo_labeled import join_pseudo_labeled
-from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, Source, voc_palette
+from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, MaskEncoding, Source, voc_palette
 from pseudoseg_tf.data.splits import check_disjoint, common_ids
-from pseudoseg_tf.data.text import IMAGE_SUFFIXES, read_class_names, read_image_labels
+from pseudoseg_tf.data.text import IMAGE_SUFFIXES, read_class_names, read_image_labels, read_palette
 from pseudoseg_tf.errors import UserError
 
 # Masks of each list whose values are looked at before training; the others are checked as they are read.
@@ -56,7 +56,7 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
     Raises:
       UserError: the files do not fit together; the message names the first at fault.
     """
-    info, open_one = _opener(data)
+    info, open_one = opener(data)
     labeled = open_one(data.labeled, "data.labeled", need_masks=True)
     val = open_one(data.val, "data.val", need_masks=True)
     check_disjoint(labeled.ids, "data.labeled", val.ids, "data.val")
@@ -77,16 +77,18 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
         image_labels = read_image_labels(data.image_labels, info.image_classes)
     unlabeled = open_one(data.unlabeled, "data.unlabeled", need_masks=False, image_labels=image_labels)
     check_disjoint(unlabeled.ids, "data.unlabeled", val.ids, "data.val")
-    notes = []
-    shared = common_ids(labeled.ids, unlabeled.ids)
-    if shared:
-        notes.append(f"{len(shared)} of the {len(labeled)} images of data.labeled are in data.unlabeled too")
+    notes = overlap_notes(labeled.ids, unlabeled.ids)
     if mode == "weakly":
-        notes += _check_image_labels(unlabeled, image_labels, data.image_labels)
+        without_mask = [
+            record_id
+            for index, record_id in enumerate(unlabeled.ids)
+            if not (record_id in image_labels or unlabeled.has_masks) and unlabeled.read(index).mask is None
+        ]
+        notes += check_image_labels(unlabeled.ids, without_mask, image_labels, data.image_labels)
     return Sources(info, labeled, unlabeled, val, tuple(notes))
 
 
-class _Opener(Protocol):
+class Opener(Protocol):
     """Opens what one key names: a list file, shard patterns or a split."""
 
     def __call__(
@@ -96,35 +98,108 @@ class _Opener(Protocol):
         /,
         *,
         need_masks: bool,
+        check: bool = True,
         image_labels: Mapping[str, np.ndarray] | None = None,
     ) -> Source: ...
 
 
-def _opener(data: DataConfig) -> tuple[DatasetInfo, _Opener]:
+def opener(data: DataConfig) -> tuple[DatasetInfo, Opener]:
     """Returns the classes, and how to open a list, for the kind of source configured."""
-
-    def described(info: DatasetInfo) -> DatasetInfo:
-        if data.background == "auto":
-            return info
-        return dataclasses.replace(info, has_background=data.background == "0")
-
     if data.source == "tfds":
         # Importing TFDS takes seconds; only those who use it should wait.
         from pseudoseg_tf.data.tfds_source import TFDSSource, open_builder
 
         builder, info = open_builder(data.name, data.data_dir)
-        info = described(info)
+        info = _with_background(info, data)
         return info, functools.partial(TFDSSource, info, builder)
-    class_names = read_class_names(data.classes)
-    name = os.path.basename(os.path.dirname(os.path.abspath(data.classes)))
-    info = described(DatasetInfo(class_names, voc_palette(len(class_names)), name))
+    info, encoding = _read_classes(data)
+    info = _with_background(info, data)
     if data.source == "tfrecord":
         from pseudoseg_tf.data.tfrecord import TFRecordSource
 
-        return info, functools.partial(TFRecordSource, info)
+        return info, functools.partial(TFRecordSource, info, encoding=encoding)
     images = Folder(data.images, IMAGE_SUFFIXES, "data.images")
     masks = Folder(data.masks, (".png",), "data.masks")
-    return info, functools.partial(FolderSource, info, images, masks)
+    return info, functools.partial(FolderSource, info, images, masks, encoding=encoding)
+
+
+def _with_background(info: DatasetInfo, data: DataConfig) -> DatasetInfo:
+    """Whether class 0 is the background, as the configuration says, if it does."""
+    if data.background == "auto":
+        return info
+    return dataclasses.replace(info, has_background=data.background == "0")
+
+
+def _read_classes(data: DataConfig) -> tuple[DatasetInfo, MaskEncoding]:
+    """Names and colors of the classes, and what the pixels of masks mean, from the text files that say so."""
+    class_names = read_class_names(data.classes) if data.classes or not data.palette else ()
+    name = os.path.basename(os.path.dirname(os.path.abspath(data.classes or data.palette)))
+    if data.palette:
+        palette = read_palette(data.palette, class_names)
+        return DatasetInfo(palette.class_names, palette.colors, name), palette.encoding()
+    if data.binary_masks and len(class_names) != 2:
+        raise UserError(
+            f"data.binary_masks: found 'true' with {len(class_names)} names in data.classes; black and white "
+            "are two classes: name two, or set it to false"
+        )
+    info = DatasetInfo(class_names, voc_palette(len(class_names)), name)
+    return info, MaskEncoding(binary=data.binary_masks)
+
+
+def overlap_notes(labeled: Sequence[str], unlabeled: Sequence[str]) -> list[str]:
+    """Says how many labeled ids are among the unlabeled ones, if any; that is no mistake."""
+    shared = common_ids(labeled, unlabeled)
+    if not shared:
+        return []
+    return [f"{len(shared)} of the {len(labeled)} images of data.labeled are in data.unlabeled too"]
+
+
+def check_objects(seen: np.ndarray, count: int, key: str, background: bool) -> None:
+    """Raises UserError if masks show no class, or none but the background.
+
+    Args:
+      seen: bool [256], the values that occur.
+      count: how many masks were looked at.
+      key: the configuration key that names the list.
+      background: class 0 is the background.
+    """
+    if not seen[background:IGNORE_LABEL].any():
+        values = ", ".join(map(str, np.flatnonzero(seen)))
+        least = "no class but the background" if background else "no class"
+        raise UserError(
+            f"{key}: the {count} masks looked at hold the values {values} alone, which is {least}; save class ids "
+            f"as pixel values ({IGNORE_LABEL} means ignored; where it is the object, set data.binary_masks=true)"
+        )
+
+
+def check_image_labels(
+    ids: Sequence[str], without_mask: Collection[str], image_labels: Collection[str], path: str
+) -> list[str]:
+    """Checks that each unlabeled image has image-level labels, from the CSV file or its mask.
+
+    Args:
+      ids: of data.unlabeled.
+      without_mask: those of them that have no mask; ids with image-level labels may be left out.
+      image_labels: the ids with image-level labels.
+      path: where those are from.
+
+    Returns:
+      A note of how many come from masks, if any.
+
+    Raises:
+      UserError: an image has neither.
+    """
+    lacking = [record_id for record_id in without_mask if record_id not in image_labels]
+    if lacking:
+        raise UserError(
+            f"data.image_labels: {len(lacking)} of {len(ids)} images of data.unlabeled have neither a row in "
+            f"{path or 'a CSV file (the key is empty)'} nor a mask, first {lacking[0]!r}; train.mode=weakly needs "
+            "one of them for each"
+        )
+    by_masks = [record_id for record_id in ids if record_id not in image_labels]
+    if not by_masks:
+        return []
+    return [f"image-level labels of {len(by_masks)} of {len(ids)} unlabeled images come from their masks"]
 
 
 def _check_masks(source: Source, key: str) -> None:
@@ -134,31 +209,6 @@ def _check_masks(source: Source, key: str) -> None:
     for position in range(count):
         record = source.read(position * len(source) // count)
         if record.mask is not None:  # Never None here: the source was asked for masks.
-            seen[decode_mask(record.mask, record.id, source.info.num_classes)] = True
-    if not seen[source.info.has_background : IGNORE_LABEL].any():
-        values = ", ".join(map(str, np.flatnonzero(seen)))
-        least = "no class but the background" if source.info.has_background else "no class"
-        raise UserError(
-            f"{key}: the {count} masks looked at hold the values {values} alone, which is {least}; save class "
-            f"ids as pixel values ({IGNORE_LABEL} means ignored)"
-        )
-
-
-def _check_image_labels(
-    unlabeled: Source, image_labels: Mapping[str, np.ndarray], path: str
-) -> tuple[str, ...]:
-    """Checks that each image has image-level labels, from the CSV file or its mask; returns notes."""
-    without = [index for index, record_id in enumerate(unlabeled.ids) if record_id not in image_labels]
-    if not unlabeled.has_masks:
-        lacking = [index for index in without if unlabeled.read(index).mask is None]
-        if lacking:
-            raise UserError(
-                f"data.image_labels: {len(lacking)} of {len(unlabeled)} images of data.unlabeled have "
-                f"neither a row in {path or 'a CSV file (the key is empty)'} nor a mask, first "
-                f"{unlabeled.ids[lacking[0]]!r}; train.mode=weakly needs one of them for each"
-            )
-    if not without:
-        return ()
-    return (
-        f"image-level labels of {len(without)} of {len(unlabeled)} unlabeled images come from their masks",
-    )
+            labels = decode_mask(record.mask, record.id, source.info.num_classes, record.encoding)
+            seen[labels] = True
+    check_objects(seen, count, key, source.info.has_background)

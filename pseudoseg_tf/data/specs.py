@@ -13,8 +13,11 @@ from pseudoseg_tf.errors import UserError
 # Pixels with this label belong to no class: they enter neither a loss nor a score.
 IGNORE_LABEL = 255
 
+# Red, green, blue; 0 to 255 each.
+Color = tuple[int, int, int]
 
-def voc_palette(num_colors: int) -> tuple[tuple[int, int, int], ...]:
+
+def voc_palette(num_colors: int) -> tuple[Color, ...]:
     """Returns the first colors of the PASCAL VOC color map, which spreads any number of ids over RGB.
 
     Args:
@@ -48,7 +51,7 @@ class DatasetInfo:
     """
 
     class_names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    palette: tuple[Color, ...]
     name: str
     has_background: bool = True
 
@@ -98,21 +101,39 @@ class DatasetInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class MaskEncoding:
+    """What the pixels of mask files mean. By default grey levels and palette indices are class ids.
+
+    Attributes:
+      colors: class id, or IGNORE_LABEL, of each (red, green, blue) of color masks; empty: there are none.
+      binary: masks are black and white, 0 the background and 255 class 1; nothing is ignored.
+    """
+
+    colors: Mapping[Color, int] = dataclasses.field(default_factory=dict)
+    binary: bool = False
+
+
+CLASS_IDS = MaskEncoding()
+
+
+@dataclasses.dataclass(frozen=True)
 class Record:
     """One example as stored, nothing decoded.
 
     Attributes:
       id: unique within its source; relative to the image folder, without file extension.
       image: JPEG or PNG file content.
-      mask: PNG file content holding class ids; None for an image without pixel labels.
+      mask: PNG file content; None for an image without pixel labels.
       image_labels: float32, one for each of the info's `image_classes`: 1 where the class is in the image,
         else 0; None where image-level labels are not given.
+      encoding: what the pixels of the mask mean.
     """
 
     id: str
     image: bytes
     mask: bytes | None
     image_labels: np.ndarray | None
+    encoding: MaskEncoding = CLASS_IDS
 
 
 class Source(Protocol):

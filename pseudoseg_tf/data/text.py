@@ -1,8 +1,9 @@
-"""The text files people write about a data set: class names, image-level labels, and how ids are spelled."""
+"""The text files people write about a data set: class names and colors, image-level labels, and how ids are spelled."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import difflib
 import os
 import posixpath
@@ -10,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from pseudoseg_tf.data.specs import IGNORE_LABEL
+from pseudoseg_tf.data.specs import IGNORE_LABEL, Color, MaskEncoding
 from pseudoseg_tf.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -78,6 +79,73 @@ def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
             "the background, if there is one, first"
         )
     return tuple(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Palette:
+    """Classes and their colors, as a palette file lists them.
+
+    Attributes:
+      class_names: one name per class id, in order of the ids.
+      colors: one color per class id.
+      ignore: the color of ignored pixels, if the file names one.
+    """
+
+    class_names: tuple[str, ...]
+    colors: tuple[Color, ...]
+    ignore: Color | None
+
+    def encoding(self) -> MaskEncoding:
+        """How color masks are read."""
+        ids = {color: class_id for class_id, color in enumerate(self.colors)}
+        return MaskEncoding(ids if self.ignore is None else {**ids, self.ignore: IGNORE_LABEL})
+
+
+def read_palette(path: str | os.PathLike[str], class_names: tuple[str, ...] = ()) -> Palette:
+    """Reads the colors of the classes, one `name red green blue` a line, in order of the class ids.
+
+    A line `ignore red green blue`, wherever it stands, is the color of ignored pixels. Names may hold spaces.
+
+    Args:
+      path: the file.
+      class_names: the names that must stand there; () takes those of the file.
+
+    Raises:
+      UserError: the file cannot be read, a line has another form, a value is not from 0 to 255, a name or
+        color is repeated, the names are others than `class_names`, or fewer than 2 or more than 255.
+    """
+    key = "data.palette"
+    colors: dict[str, Color] = {}
+    for number, line in enumerate(read_lines(path, key), 1):
+        if not line:
+            continue
+        where = f"{key}: {path} line {number}"
+        name, *values = line.rsplit(maxsplit=3)
+        if len(values) != 3 or not all(value.isdecimal() and int(value) <= 255 for value in values):
+            raise UserError(f"{where} is {line!r}; it needs a class name and three numbers from 0 to 255")
+        red, green, blue = map(int, values)
+        if name in colors:
+            raise UserError(f"{where} names {name!r} again; each class needs a line of its own")
+        if (red, green, blue) in colors.values():
+            other = next(other for other in colors if colors[other] == (red, green, blue))
+            raise UserError(f"{where} gives {name!r} the color of {other!r}; each class needs its own")
+        colors[name] = red, green, blue
+    ignore = colors.pop("ignore", None)
+    names = tuple(colors)
+    for class_id, (name, expected) in enumerate(zip(names, class_names, strict=False)):
+        if name != expected:
+            raise UserError(
+                f"{key}: {path} names {name!r} for class id {class_id}, data.classes {expected!r}; both list the "
+                "same names in the same order"
+            )
+    if class_names and len(names) != len(class_names):
+        raise UserError(
+            f"{key}: {path} colors {len(names)} classes, data.classes names {len(class_names)}; both list the "
+            "same names in the same order"
+        )
+    if not 2 <= len(names) <= IGNORE_LABEL:
+        raise UserError(f"{key}: {path} names {len(names)} classes; it needs 2 to {IGNORE_LABEL}")
+    return Palette(names, tuple(colors.values()), ignore)
 
 
 def read_image_labels(path: str | os.PathLike[str], image_classes: Sequence[str]) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from pseudoseg_tf.data.decode import check_sizes
-from pseudoseg_tf.data.specs import DatasetInfo, Record
+from pseudoseg_tf.data.specs import CLASS_IDS, DatasetInfo, MaskEncoding, Record
 from pseudoseg_tf.data.splits import check_unique
 from pseudoseg_tf.data.text import canonical_id
 from pseudoseg_tf.errors import UserError
@@ -55,6 +55,8 @@ class TFRecordSource:
         key: str,
         *,
         need_masks: bool,
+        check: bool = True,
+        encoding: MaskEncoding = CLASS_IDS,
         image_labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Scans the shards.
@@ -64,6 +66,8 @@ class TFRecordSource:
           patterns: file patterns such as "voc/train-*", several separated by commas.
           key: the configuration key that names them, for error messages.
           need_masks: whether a record without a mask is an error.
+          check: whether to look for such records and compare sizes now; else mistakes show when they are read.
+          encoding: what the pixels of the masks mean.
           image_labels: multi-hot image-level labels by canonical id; ids without an entry have none.
 
         Raises:
@@ -71,6 +75,7 @@ class TFRecordSource:
             or a mask that is needed; names repeat; or image and mask differ in size.
         """
         self.info = info
+        self._encoding = encoding
         self._image_labels = image_labels or {}
         self._places: list[_Place] = []
         ids: list[str] = []
@@ -80,13 +85,15 @@ class TFRecordSource:
             for path in paths:
                 for place, content in _scan(path):
                     record = self._parse(content, place)
-                    if record.mask is not None:
+                    if record.mask is None:
+                        if check and need_masks:
+                            raise UserError(
+                                f"{key}: {path} record {record.id!r} has no {_MASK}; it needs a mask"
+                            )
+                        self.has_masks = False
+                    elif check:
                         image_name, mask_name = f"{path} image {record.id}", f"{path} mask {record.id}"
                         check_sizes(io.BytesIO(record.image), image_name, io.BytesIO(record.mask), mask_name)
-                    elif need_masks:
-                        raise UserError(f"{key}: {path} record {record.id!r} has no {_MASK}; it needs a mask")
-                    else:
-                        self.has_masks = False
                     self._places.append(place)
                     ids.append(record.id)
                 progress.update()
@@ -126,7 +133,8 @@ class TFRecordSource:
             elif name != _MASK:
                 raise UserError(f"{where} has no {name}; it needs {_ID} and {_IMAGE} as bytes")
         record_id = canonical_id(values[_ID].decode("utf-8", "replace"))
-        return Record(record_id, values[_IMAGE], values.get(_MASK), self._image_labels.get(record_id))
+        image_labels = self._image_labels.get(record_id)
+        return Record(record_id, values[_IMAGE], values.get(_MASK), image_labels, self._encoding)
 
 
 def _expand(patterns: str, key: str) -> list[str]:

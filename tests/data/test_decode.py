@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pseudoseg_tf.data import decode
-from pseudoseg_tf.data.specs import DatasetInfo, Record, voc_palette
+from pseudoseg_tf.data.specs import Color, DatasetInfo, MaskEncoding, Record, voc_palette
 from pseudoseg_tf.errors import UserError
 
 RGB = np.random.RandomState(0).randint(0, 256, (5, 7, 3)).astype(np.uint8)
@@ -214,6 +215,15 @@ class TestMask:
         with pytest.raises(UserError, match=r"^mask m: pixel values 0, 1, 2, 3; .* ids 0 to 2 and 255"):
             decode.decode_mask(encoded(IDS), "m", 3)
 
+    @pytest.mark.parametrize(
+        ("classes", "largest", "hint"), [(19, 33, True), (19, 34, False), (20, 33, False)]
+    )
+    def test_label_ids_of_cityscapes_are_recognized(self, classes: int, largest: int, hint: bool) -> None:
+        labels = np.array([[0, 7, largest, 255]], np.uint8)
+        with pytest.raises(UserError, match=r"pixel values 0, 7, 3[34], 255; allowed") as error:
+            decode.decode_mask(encoded(labels), "m", classes)
+        assert ("or name all classes (Cityscapes: take the labelTrainIds files" in str(error.value)) == hint
+
     def test_many_wrong_values_stay_one_line(self) -> None:
         ramp = np.arange(255, dtype=np.uint8).reshape(5, 51)
         with pytest.raises(UserError, match=r"pixel values 0, 1, .* 11, \.\.\.; allowed"):
@@ -221,7 +231,9 @@ class TestMask:
 
     def test_black_and_white_picture_is_refused_for_two_classes(self) -> None:
         black_and_white = np.where(IDS > 1, 255, 0).astype(np.uint8)
-        with pytest.raises(UserError, match=r"^mask m: pixel values 0 and 255 alone.*object as 1"):
+        with pytest.raises(
+            UserError, match=r"^mask m: pixel values 0 and 255 alone.*object as 1.*binary_masks"
+        ):
             decode.decode_mask(encoded(black_and_white), "m", 2)
         # With more classes a crowd region on background looks like this.
         np.testing.assert_array_equal(decode.decode_mask(encoded(black_and_white), "m", 3), black_and_white)
@@ -235,7 +247,144 @@ class TestMask:
         np.testing.assert_array_equal(decode.decode_mask(encoded(labels), "m", 2), labels)
 
 
+def palette_png_of(indices: np.ndarray, colors: Sequence[Color]) -> bytes:
+    image = Image.fromarray(indices)
+    image.putpalette([value for color in colors for value in color])
+    return encoded(image)
+
+
+class TestColorMask:
+    COLORS: ClassVar = {(0, 0, 0): 0, (128, 0, 0): 1, (128, 0, 1): 2, (224, 224, 192): 255}
+    ENCODING = MaskEncoding(COLORS)
+
+    def picture(self, labels: np.ndarray) -> np.ndarray:
+        table = np.zeros((256, 3), np.uint8)
+        table[list(self.COLORS.values())] = list(self.COLORS)
+        return table[labels]
+
+    def test_colors_become_ids(self) -> None:
+        labels = np.array([[0, 1, 2], [255, 2, 1]], np.uint8)
+        decoded = decode.decode_mask(encoded(self.picture(labels)), "m", 3, self.ENCODING)
+        assert decoded.dtype == np.uint8
+        np.testing.assert_array_equal(decoded, labels)
+
+    @settings(max_examples=50, deadline=None, derandomize=True)
+    @given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=255, unique=True), st.data())
+    def test_any_palette_round_trips(self, colors: list[Color], data: st.DataObject) -> None:
+        ids = st.integers(0, len(colors) - 1)
+        labels = np.array(data.draw(st.lists(ids, min_size=1, max_size=40)), np.uint8)[None]
+        encoding = MaskEncoding({color: class_id for class_id, color in enumerate(colors)})
+        mask = encoded(np.array(colors, np.uint8)[labels])
+        np.testing.assert_array_equal(decode.decode_mask(mask, "m", len(colors), encoding), labels)
+
+    def test_strange_color_is_named_with_place_and_nearest(self) -> None:
+        picture = self.picture(np.zeros((4, 5), np.uint8))
+        picture[2, 3] = (120, 10, 4)
+        picture[3, 0] = (220, 220, 200)
+        with pytest.raises(UserError) as error:
+            decode.decode_mask(encoded(picture), "m", 3, self.ENCODING)
+        assert str(error.value) == (
+            "mask m: the color 120 10 4 at row 2, column 3 (2 of 20 pixels have such colors) is none of "
+            "data.palette, nearest: 128 0 1 (class 2); add it there, as 'ignore' if it is no class, or save the mask "
+            "without smoothing"
+        )
+        picture[2, 3] = 0
+        with pytest.raises(UserError, match=r"220 220 200 at row 3, .* nearest: 224 224 192 \(ignored\);"):
+            decode.decode_mask(encoded(picture), "m", 3, self.ENCODING)
+
+    @pytest.mark.parametrize("make", [encoded, palette_png])
+    def test_grey_and_palette_masks_hold_ids_all_the_same(self, make: Any) -> None:
+        labels = np.array([[0, 1, 2], [255, 2, 1]], np.uint8)
+        # The palette gives index 1 and 255 the colors of the encoding, index 2 one that is none of it.
+        np.testing.assert_array_equal(decode.decode_mask(make(labels), "m", 3, self.ENCODING), labels)
+        with pytest.raises(UserError, match=r"^mask m: pixel values 0, 1, 2, 3; allowed"):
+            decode.decode_mask(make(IDS), "m", 3, self.ENCODING)
+
+    def test_palette_in_another_order_is_refused(self) -> None:
+        colors = [(128, 0, 0), (0, 0, 0)]
+        with pytest.raises(
+            UserError,
+            match=r"^mask m: palette index 0 has the color 128 0 0, which data.palette gives to class id 1; save "
+            r"the mask as RGB, or with class ids as palette indices$",
+        ):
+            decode.decode_mask(palette_png_of(np.eye(2, dtype=np.uint8), colors), "m", 3, self.ENCODING)
+        # An index that is not used does not matter.
+        ones = np.ones((2, 2), np.uint8)
+        unused = palette_png_of(ones, [(128, 0, 0), (128, 0, 0)])
+        np.testing.assert_array_equal(decode.decode_mask(unused, "m", 3, self.ENCODING), ones)
+
+    def test_index_beyond_the_palette_of_the_file(self) -> None:
+        colors = [(0, 0, 0), (128, 0, 0), (128, 0, 1)]
+        with pytest.raises(UserError, match=r"^mask m: pixel values 3; allowed are the class ids 0 to 2 "):
+            decode.decode_mask(palette_png_of(np.full((2, 2), 3, np.uint8), colors), "m", 3, self.ENCODING)
+
+    @pytest.mark.parametrize(
+        ("image", "found"),
+        [
+            (Image.fromarray(np.dstack([RGB, GREY])), "a color picture with alpha"),
+            (Image.merge("LA", [Image.fromarray(GREY)] * 2), "grey with alpha"),
+            (Image.fromarray(IDS.astype(np.uint16)), "16-bit values"),
+        ],
+    )
+    def test_alpha_and_16_bits_stay_refused(self, image: Image.Image, found: str) -> None:
+        with pytest.raises(
+            UserError, match=rf"^mask m: stored as {found};.*, or as RGB in the colors of data.palette$"
+        ):
+            decode.decode_mask(encoded(image), "m", 4, self.ENCODING)
+
+    def test_16_bit_colors_are_refused(self) -> None:
+        deep = png(1, 1, 16, 2, b"\0" + bytes(6))
+        with pytest.raises(UserError, match=r"^mask m: stored as 16-bit values;"):
+            decode.decode_mask(deep, "m", 3, self.ENCODING)
+
+    def test_without_a_palette_the_key_is_named(self) -> None:
+        with pytest.raises(
+            UserError, match=r"a color picture;.* or name a file of the classes' colors in data.p"
+        ):
+            decode.decode_mask(encoded(RGB), "m", 4)
+
+
+class TestBinaryMask:
+    ENCODING = MaskEncoding(binary=True)
+
+    @pytest.mark.parametrize(
+        "mask",
+        [
+            encoded(np.where(IDS > 1, 255, 0).astype(np.uint8)),
+            encoded(Image.fromarray(IDS > 1)),
+            palette_png_of((IDS > 1).astype(np.uint8), [(0, 0, 0), (255, 255, 255)]),
+        ],
+        ids=["0 and 255", "1 bit", "palette of two"],
+    )
+    def test_white_is_class_1(self, mask: bytes) -> None:
+        decoded = decode.decode_mask(mask, "m", 2, self.ENCODING)
+        assert decoded.dtype == np.uint8
+        np.testing.assert_array_equal(decoded, IDS > 1)
+
+    @pytest.mark.parametrize("value", [0, 255])
+    def test_one_value(self, value: int) -> None:
+        mask = encoded(np.full((2, 3), value, np.uint8))
+        np.testing.assert_array_equal(
+            decode.decode_mask(mask, "m", 2, self.ENCODING), np.full((2, 3), value == 255)
+        )
+
+    @pytest.mark.parametrize("values", [[0, 1, 255], [0, 128, 255], [2]])
+    def test_grey_is_refused(self, values: list[int]) -> None:
+        with pytest.raises(UserError) as error:
+            decode.decode_mask(encoded(np.array([values], np.uint8)), "m", 2, self.ENCODING)
+        assert str(error.value) == (
+            f"mask m: pixel values {', '.join(map(str, values))}; with data.binary_masks=true they must be 0 and "
+            "255: save the mask without smoothing, or class ids without data.binary_masks"
+        )
+
+
 class TestRecord:
+    def test_mask_is_read_as_its_encoding_says(self) -> None:
+        encoding = MaskEncoding({(0, 0, 0): 0, (255, 255, 255): 3})
+        mask = encoded(np.dstack([np.where(IDS == 3, 255, 0).astype(np.uint8)] * 3))
+        _, labels = decode.decode_record(Record("a", encoded(RGB), mask, None, encoding), 4)
+        np.testing.assert_array_equal(labels, np.where(IDS == 3, 3, 0))
+
     def test_image_and_labels(self) -> None:
         image, labels = decode.decode_record(Record("a", encoded(RGB), encoded(IDS), None), 4)
         np.testing.assert_array_equal(image, RGB)

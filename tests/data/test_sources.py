@@ -20,9 +20,10 @@ from PIL import Image
 
 from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data import sources as sources_module
-from pseudoseg_tf.data.decode import decode_record
+from pseudoseg_tf.data.decode import decode_image, decode_record
 from pseudoseg_tf.data.folder import FolderSource
-from pseudoseg_tf.data.sources import Sources, open_sources
+from pseudoseg_tf.data.pipeline import evaluation_dataset, training_dataset
+from pseudoseg_tf.data.sources import Sources, open_sources, opener
 from pseudoseg_tf.data.specs import DatasetInfo, Source, voc_palette
 from pseudoseg_tf.data.splits import class_balanced_draw, read_ids
 from pseudoseg_tf.data.tfrecord import TFRecordSource
@@ -175,6 +176,141 @@ class TestFolder:
         (tmp_path / "masks/p1.png").unlink()
         with pytest.raises(UserError, match=r"masks/p1.png: cannot be read \(No such file"):
             labeled.read(1)
+
+
+PALETTE = "background 0 0 0\ncat 200 0 0\ndog 0 100 0\nignore 255 255 255\n"
+COLORS = {0: (0, 0, 0), 1: (200, 0, 0), 2: (0, 100, 0), 255: (255, 255, 255)}
+
+
+def colored(labels: np.ndarray) -> np.ndarray:
+    table = np.zeros((256, 3), np.uint8)
+    table[list(COLORS)] = list(COLORS.values())
+    return table[labels]
+
+
+class TestEncodings:
+    @staticmethod
+    def with_palette(folder: DataConfig, text: str = PALETTE, **changes: str) -> DataConfig:
+        path = Path(folder.labeled).with_name("colors.txt")
+        path.write_text(text)
+        return dataclasses.replace(folder, palette=str(path), **changes)  # type: ignore[arg-type]
+
+    def test_color_masks(self, folder: DataConfig) -> None:
+        """Some masks in colors, others of ids: what they give is the same."""
+        for number in (0, 1, 8, 9):
+            Image.fromarray(colored(labels_of(number))).save(f"{folder.masks}/p{number}.png")
+        sources = open_sources(self.with_palette(folder), "unlabeled")
+        assert sources.info.class_names == ("background", "cat", "dog")
+        assert sources.info.palette == ((0, 0, 0), (200, 0, 0), (0, 100, 0))
+        check(sources.labeled, [0, 1, 2])
+        check(sources.val, [7, 8, 9])
+
+    def test_color_masks_train_and_score_like_class_ids(self, folder: DataConfig) -> None:
+        data = self.with_palette(
+            dataclasses.replace(folder, crop_size=(17, 17), batch_labeled=3, eval_size=(17, 17), eval_batch=3)
+        )
+
+        def batches() -> list[np.ndarray]:
+            sources = open_sources(data, "supervised")
+            training = training_dataset(sources, data, "supervised", 0).take(2)
+            evaluation = evaluation_dataset(sources.val, data, 3)
+            return [batch["labeled"]["labels"].numpy() for batch in training] + [
+                batch["labels"].numpy() for batch in evaluation
+            ]
+
+        of_ids = batches()
+        for number in (0, 1, 2, 7, 8, 9):
+            Image.fromarray(colored(labels_of(number))).save(f"{folder.masks}/p{number}.png")
+        np.testing.assert_array_equal(batches(), of_ids)
+        assert {0, 1, 2, 255} <= set(np.unique(of_ids))
+
+    def test_color_masks_in_shards(self, shards: DataConfig, tmp_path: Path) -> None:
+        records = [
+            example(number, image_segmentation_class_encoded=png(colored(labels_of(number))))
+            for number in range(2)
+        ]
+        write_shard(tmp_path / "train-0", records)
+        (tmp_path / "colors.txt").write_text(PALETTE)
+        sources = open_sources(
+            dataclasses.replace(shards, palette=str(tmp_path / "colors.txt")), "supervised"
+        )
+        check(sources.labeled, [0, 1, 2])
+
+    def test_names_from_the_palette_file(self, folder: DataConfig) -> None:
+        info = open_sources(self.with_palette(folder, classes=""), "supervised").info
+        assert info == DatasetInfo(
+            ("background", "cat", "dog"),
+            ((0, 0, 0), (200, 0, 0), (0, 100, 0)),
+            Path(folder.labeled).parent.name,
+        )
+
+    def test_other_names_than_data_classes(self, folder: DataConfig) -> None:
+        with pytest.raises(
+            UserError, match=r"^data.palette: .*colors.txt names 'dog' for class id 1, data.cl"
+        ):
+            open_sources(self.with_palette(folder, "background 0 0 0\ndog 9 9 9\ncat 8 8 8\n"), "supervised")
+
+    def test_strange_color(self, folder: DataConfig) -> None:
+        picture = colored(labels_of(1))
+        picture[2, 3] = (199, 1, 0)
+        Image.fromarray(picture).save(f"{folder.masks}/p1.png")
+        with pytest.raises(
+            UserError, match=r"^mask p1: the color 199 1 0 at row 2, column 3 .*nearest: 200 0 0 \(class 1\)"
+        ):
+            open_sources(self.with_palette(folder), "supervised")
+
+    def test_binary_masks(self, folder: DataConfig) -> None:
+        Path(folder.classes).write_text("background\nthing\n")
+        for number in (0, 1, 2, 7, 8, 9):
+            Image.fromarray(np.where(labels_of(number) == 255, 255, 0).astype(np.uint8)).save(
+                f"{folder.masks}/p{number}.png"
+            )
+        sources = open_sources(dataclasses.replace(folder, binary_masks=True), "unlabeled")
+        for source in (sources.labeled, sources.val):
+            for index in range(len(source)):
+                labels = decode_record(source.read(index), 2)[1]
+                assert labels[0, 0] == 1 and labels.sum() == 1
+
+    def test_binary_masks_are_of_two_classes(self, folder: DataConfig) -> None:
+        with pytest.raises(
+            UserError, match=r"^data.binary_masks: found 'true' with 3 names in data.classes; bl"
+        ):
+            open_sources(dataclasses.replace(folder, binary_masks=True), "supervised")
+
+
+class TestUnchecked:
+    """Sources opened without looking for mistakes: each shows when its record is read."""
+
+    def test_folder(self, folder: DataConfig) -> None:
+        Path(folder.labeled).write_text("p0\np11\np3\n")
+        put_mask(0, labels_of(0, (5, 5)))(folder)
+        _, open_one = opener(folder)
+        source = open_one(folder.labeled, "data.labeled", need_masks=True, check=False)
+        assert source.ids == ("p0", "p11", "p3") and not source.has_masks
+        assert source.read(0).mask == Path(f"{folder.masks}/p0.png").read_bytes()
+        assert source.read(2).mask is None
+        with pytest.raises(
+            UserError,
+            match=r"^data.labeled: .*labeled.txt: 'p11' has no image \(.jpg, .jpeg, .png\) in data.images .* "
+            r"\(did you mean 'p1'\?\); add the image or take the id off the list$",
+        ):
+            source.read(1)
+
+    def test_tfrecord(self, shards: DataConfig, tmp_path: Path) -> None:
+        small = png(labels_of(0, (5, 5)))
+        records = [
+            example(0, image_segmentation_class_encoded=small),
+            example(1, without=NO_MASK),
+        ]
+        path = write_shard(tmp_path / "odd", records)
+        source = TFRecordSource(INFO, path, "data.labeled", need_masks=True, check=False)
+        assert not source.has_masks
+        assert [source.read(index).mask for index in range(2)] == [small, None]
+
+    def test_tfds(self, prepared: DataConfig) -> None:
+        _, open_one = opener(prepared)
+        source = open_one("odd", "data.labeled", need_masks=True, check=False)
+        assert decode_image(source.read(0).image, "p0").shape == (6, 9, 3)
 
 
 def write(key: str, text: str) -> Callable[[DataConfig], DataConfig]:

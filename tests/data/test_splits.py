@@ -1,7 +1,8 @@
-"""List files, class names, image-level labels and the class-balanced draw."""
+"""List files, class names and colors, image-level labels and the class-balanced draw."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pseudoseg_tf.data import splits
-from pseudoseg_tf.data.text import canonical_id, nearest_hint, read_class_names, read_image_labels, read_lines
+from pseudoseg_tf.data.specs import MaskEncoding
+from pseudoseg_tf.data.text import (
+    canonical_id,
+    nearest_hint,
+    read_class_names,
+    read_image_labels,
+    read_lines,
+    read_palette,
+)
 from pseudoseg_tf.errors import UserError
 
 Write = Callable[[str | bytes], Path]
@@ -119,6 +128,61 @@ class TestClassNames:
     def test_blank_line_between(self, write: Write) -> None:
         with pytest.raises(UserError, match=r"line 2 is blank"):
             read_class_names(write("background\n\ncat\n"))
+
+
+class TestPalette:
+    def test_names_colors_and_encoding(self, write: Write) -> None:
+        palette = read_palette(write("road 128 64 128\r\n\r\nignore 0 0 0\r\ntraffic light\t250 170  30\r\n"))
+        assert palette.class_names == ("road", "traffic light")
+        assert palette.colors == ((128, 64, 128), (250, 170, 30))
+        assert palette.ignore == (0, 0, 0)
+        assert palette.encoding() == MaskEncoding({(128, 64, 128): 0, (250, 170, 30): 1, (0, 0, 0): 255})
+
+    def test_no_color_is_ignored_unless_named(self, write: Write) -> None:
+        palette = read_palette(write("a 0 0 0\nb 255 255 255"), ("a", "b"))
+        assert palette.ignore is None
+        assert palette.encoding() == MaskEncoding({(0, 0, 0): 0, (255, 255, 255): 1})
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("a 0 0 0\nb 1 2\n", "line 2 is 'b 1 2'; it needs a class name and three numbers from 0 to 255"),
+            ("a 0 0 0\n1 2 3\n", "line 2 is '1 2 3'; it needs a class name"),
+            ("a 0 0 0\nb 1 2 256\n", "line 2 is 'b 1 2 256'; it needs a class name and three numbers from 0"),
+            ("a 0 0 -1\n", "line 1 is 'a 0 0 -1'; it needs"),
+            ("a 0 0 1.5\n", "line 1 is 'a 0 0 1.5'; it needs"),
+            ("a,0,0,0\n", "line 1 is 'a,0,0,0'; it needs"),
+            ("a 0 0 0\n\na 0 0 1\n", "line 3 names 'a' again; each class needs a line of its own"),
+            ("a 0 0 0\nb 0 0 0\n", "line 2 gives 'b' the color of 'a'; each class needs its own"),
+            ("a 0 0 0\nb 0 0 9\nignore 0 0 9", "line 3 gives 'ignore' the color of 'b'; each class needs"),
+            ("a 0 0 0\nignore 0 0 1\n", "names 1 classes; it needs 2 to 255"),
+            ("", "names 0 classes; it needs 2 to 255"),
+            ("".join(f"c{k} 0 0 {k}\n" for k in range(256)), "names 256 classes; it needs 2 to 255"),
+        ],
+    )
+    def test_mistakes(self, write: Write, content: str, message: str) -> None:
+        with pytest.raises(UserError) as error:
+            read_palette(write(content))
+        assert str(error.value).startswith("data.palette: ") and message in str(error.value)
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (
+                ("b", "a"),
+                "names 'a' for class id 0, data.classes 'b'; both list the same names in the same order",
+            ),
+            (("a", "c"), "names 'b' for class id 1, data.classes 'c'; both list"),
+            (
+                ("a", "b", "c"),
+                "colors 2 classes, data.classes names 3; both list the same names in the same order",
+            ),
+        ],
+    )
+    def test_other_classes(self, write: Write, names: tuple[str, ...], message: str) -> None:
+        with pytest.raises(UserError, match=re.escape(message)):
+            read_palette(write("a 0 0 0\nb 1 1 1\n"), names)
 
 
 class TestImageLabels:
