@@ -91,9 +91,9 @@ def calibrate(
     check_directory(out)
     info = read_info(os.path.join(run_dir, "dataset.json"))
     find_checkpoint(run_dir, checkpoint)  # before the data, which may take long to open
-    val = validation_images(config, run_dir, info)
-    # For the number of threads; the images are few.
+    # The images are few. Before the data, because it also sets the number of threads.
     strategy = create_strategy(dataclasses.replace(config.runtime, strategy="one_device"))
+    val = validation_images(config, run_dir, info)
     with strategy.scope():
         model = create_model(config, info)
         step, path = restore_model(run_dir, checkpoint, model)

@@ -176,8 +176,9 @@ def evaluate(
     config = config_io.load_for_evaluation(run_dir, scales, flip)
     info = read_info(os.path.join(run_dir, "dataset.json"))
     find_checkpoint(run_dir, checkpoint)  # before the data, which may take long to open
-    val = validation_images(config, run_dir, info)
+    # Before the data, because it also sets the number of threads.
     strategy = create_strategy(config.runtime)
+    val = validation_images(config, run_dir, info)
     with strategy.scope():
         model = create_model(config, info)
         step, path = restore_model(run_dir, checkpoint, model)

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from pseudoseg_tf import config_io
 from pseudoseg_tf.checkpoint import restore_model
-from pseudoseg_tf.config import Config
+from pseudoseg_tf.config import Config, RuntimeConfig
 from pseudoseg_tf.data.decode import decode_image
 from pseudoseg_tf.data.pseudo_labeled import mask_path, not_labeled
 from pseudoseg_tf.data.sources import open_sources
@@ -127,6 +127,8 @@ def self_train(
     Raises:
       UserError: as ``prepare`` and ``train``, or ``run_dir`` holds pseudo labels of another teacher or threshold.
     """
+    # For the number of threads, which must stand before TensorFlow does anything, such as opening the data.
+    create_strategy(_one_device(config))
     parts = prepare(config, run_dir, threshold)
     log(f"1 of 3, the teacher: {parts.teacher_dir}")
     teacher = train(parts.teacher, parts.teacher_dir, log, preset)
@@ -189,8 +191,7 @@ def _teacher(parts: SelfTraining) -> Callable[[npt.NDArray[np.uint8]], npt.NDArr
     """From an image uint8 [H, W, 3] to its pseudo label uint8 [H, W]."""
     config = parts.teacher
     # One image at a time, for which there is no use of several devices.
-    one_device = dataclasses.replace(config.runtime, strategy="one_device")
-    with create_strategy(one_device).scope():
+    with create_strategy(_one_device(config)).scope():
         model = create_model(config, parts.unlabeled.info)
         restore_model(parts.teacher_dir, "last", model)
 
@@ -200,6 +201,10 @@ def _teacher(parts: SelfTraining) -> Callable[[npt.NDArray[np.uint8]], npt.NDArr
         return confident_labels(labels, probabilities, parts.threshold)
 
     return lambda image: predict(image[np.newaxis])[0].numpy()
+
+
+def _one_device(config: Config) -> RuntimeConfig:
+    return dataclasses.replace(config.runtime, strategy="one_device")
 
 
 def _check_config(config: Config) -> None:

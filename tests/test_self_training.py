@@ -167,7 +167,7 @@ def test_killed_and_continued_ends_as_if_it_had_not_been(finished: Finished, tmp
     for name in ("pseudo_labels.json", "4.png"):
         shutil.copy2(finished.run_dir / "pseudo_labels" / name, run_dir / "pseudo_labels")
     command = [sys.executable, "-u", "-m", "pseudoseg_tf.cli.self_train", f"--run_dir={run_dir}"]
-    command += [f"--threshold={THRESHOLD}"]
+    command += [f"--threshold={THRESHOLD}", "--set=runtime.threads=1"]
     lines = []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
