@@ -25,6 +25,7 @@ setup(
         "absl-py",
         "array-record",
         "h5py",
+        "matplotlib",
         "numpy<2.4",
         "pillow",
         "pycocotools",
@@ -34,11 +35,21 @@ setup(
         "tf-keras>=2.20,<2.21",
         "tf-models-official>=2.20,<2.21",
     ],
-    extras_require={"dev": ["hypothesis", "matplotlib", "mypy", "pytest", "pytest-xdist", "ruff"]},
+    extras_require={"dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff"]},
     entry_points={
         "console_scripts": [
             f"pseudoseg-{program.replace('_', '-')} = pseudoseg_tf.cli.{program}:run"
-            for program in ("train", "evaluate", "export", "predict", "convert", "check_data", "make_split")
+            for program in (
+                "train",
+                "evaluate",
+                "export",
+                "predict",
+                "convert",
+                "check_data",
+                "make_split",
+                "calibrate",
+                "self_train",
+            )
         ]
     },
 )

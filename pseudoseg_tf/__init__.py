@@ -19,24 +19,38 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pseudoseg_tf.calibration import calibrate
     from pseudoseg_tf.evaluate import evaluate
     from pseudoseg_tf.export import export
     from pseudoseg_tf.inference import Predictor
     from pseudoseg_tf.nn.model import build_model
     from pseudoseg_tf.presets import preset
     from pseudoseg_tf.pseudo_label import fuse
+    from pseudoseg_tf.self_training import self_train
     from pseudoseg_tf.train import train
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "build_model", "evaluate", "export", "fuse", "preset", "train"]
+__all__ = [
+    "Predictor",
+    "build_model",
+    "calibrate",
+    "evaluate",
+    "export",
+    "fuse",
+    "preset",
+    "self_train",
+    "train",
+]
 
 _HOMES = {
     "Predictor": "inference",
     "build_model": "nn.model",
+    "calibrate": "calibration",
     "evaluate": "evaluate",
     "export": "export",
     "fuse": "pseudo_label",
     "preset": "presets",
+    "self_train": "self_training",
     "train": "train",
 }
 

@@ -99,6 +99,11 @@ class DataConfig:
     splits_dir: str = ""
     # The additional images are those of data.unlabeled that are not in data.labeled (false: all, as the reference's).
     exclude_labeled: bool = False
+    # Directory of masks (PNG, ID.png) for the images of data.unlabeled, which then count as labeled; written by
+    # pseudoseg-self-train for its student (supervised mode only). Images of data.labeled keep their own masks.
+    pseudo_labels: str = ""
+    # With pseudo_labels: how often an epoch visits each image of data.labeled, for once each pseudo-labeled one.
+    repeat_labeled: int = 1
     # Image-level labels for the weakly mode: CSV id,name,name,... or COCO's annotations (instances_train2017.json);
     # images that it does not name have those of their masks.
     image_labels: str = ""
@@ -224,6 +229,8 @@ class PseudoConfig:
     threshold: float = 0.0
     # Joint Norm of both maps before the softmax (fused only).
     normalize: bool = True
+    # Joint Norm also before the softmax of one map alone (decoder or sgc): that term of the fusion by itself.
+    normalize_alone: bool = False
     # Weight of L_u, and the steps over which it grows to that as exp(-5 (1 - t)^2) (0: full from the start).
     weight: float = 1.0
     ramp_steps: int = 0

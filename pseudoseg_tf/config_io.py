@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pseudoseg_tf
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.errors import UserError
-from pseudoseg_tf.files import read_json, write_json
+from pseudoseg_tf.files import check_directory, read_json, write_json
 
 # What may differ between a run and its continuation: nothing that the weights depend on. (The learning
 # rate depends on train.steps, so a longer run is another run.)
@@ -213,6 +213,9 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
 
     with_source = pseudo.use_attention or pseudo.source == "decoder"
     yield "pseudo.use_attention", with_source, f"true with pseudo.source={pseudo.source}"
+    alone = pseudo.source != "fused" and pseudo.use_attention
+    allowed = "false unless one of both maps is the source (pseudo.source=decoder or sgc, with use_attention)"
+    yield "pseudo.normalize_alone", alone or not pseudo.normalize_alone, allowed
     yield "pseudo.gamma", 0 <= pseudo.gamma <= 1, "from 0 to 1"
     yield "pseudo.temperature", pseudo.temperature > 0, positive
     yield "pseudo.threshold", 0 <= pseudo.threshold < 1, "0 or greater, and less than 1"
@@ -239,12 +242,24 @@ def _source_rules(config: Config) -> Iterator[tuple[str, bool, str]]:
         },
         "tfds": {"name": "a builder name", **dict.fromkeys(lists, "a split such as train[:20]")},
     }[data.source]
-    if config.train.mode == "supervised":
+    supervised = config.train.mode == "supervised"
+    if supervised and not data.pseudo_labels:
         del needed["unlabeled"]
     if data.palette:
         needed.pop("classes", None)
     for name, what in needed.items():
         yield f"data.{name}", bool(getattr(data, name)), f"{what} (data.source={data.source} needs it)"
+    yield (
+        "data.pseudo_labels",
+        supervised or not data.pseudo_labels,
+        f"empty with train.mode={config.train.mode}",
+    )
+    yield "data.repeat_labeled", data.repeat_labeled > 0, "greater than 0"
+    yield (
+        "data.repeat_labeled",
+        bool(data.pseudo_labels) or data.repeat_labeled == 1,
+        "1 without data.pseudo_labels",
+    )
     of_builder = data.source == "tfds"
     yield "data.palette", not (of_builder and data.palette), "empty with data.source=tfds"
     yield "data.binary_masks", not (of_builder and data.binary_masks), "false with data.source=tfds"
@@ -278,12 +293,8 @@ def check_run_dir(run_dir: str | os.PathLike[str], config: Config) -> bool:
     Raises:
       UserError: if the directory holds a run of another configuration, or cannot be written.
     """
+    check_directory(run_dir)
     run_dir = Path(run_dir).absolute()
-    there = next(parent for parent in (run_dir, *run_dir.parents) if parent.exists())
-    if not there.is_dir():
-        raise UserError(f"{run_dir}: {there} is a file; name a directory")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{run_dir}: nothing can be written into {there}; take a directory of your own")
     if (run_dir / "config.json").exists():
         before, now = flatten(load(run_dir)), flatten(config)
         changed = [key for key in now if before[key] != now[key] and not key.startswith(_FREE_ON_RESUME)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,15 +13,17 @@ import tensorflow as tf
 
 from pseudoseg_tf import config_io
 from pseudoseg_tf.checkpoint import find_checkpoint, restore_model
+from pseudoseg_tf.config import Config
 from pseudoseg_tf.data.pipeline import evaluation_dataset
 from pseudoseg_tf.data.sources import open_sources
-from pseudoseg_tf.data.specs import DatasetInfo
+from pseudoseg_tf.data.specs import DatasetInfo, Source
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import write_json
 from pseudoseg_tf.inference import predict, read_info
-from pseudoseg_tf.metrics import SegmentationMetrics
+from pseudoseg_tf.metrics import Reliability, SegmentationMetrics
 from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.progress import Progress
+from pseudoseg_tf.reliability_diagram import save_reliability_diagrams
 
 
 class Evaluator(orbit.StandardEvaluator):
@@ -62,7 +65,7 @@ class Evaluator(orbit.StandardEvaluator):
         self._scales = scales
         self._flip = flip
         # Inside a namespace, because a tf.Module replaces dictionaries among its attributes by tracked ones.
-        self._latest = types.SimpleNamespace(result={})
+        self._latest = types.SimpleNamespace(result={}, reliability=None)
         with strategy.scope():
             self._metrics = SegmentationMetrics(info.num_classes)
         super().__init__(
@@ -75,6 +78,11 @@ class Evaluator(orbit.StandardEvaluator):
     def result(self) -> dict[str, Any]:
         """The full metrics of the latest evaluation; empty before the first."""
         return self._latest.result
+
+    @property
+    def reliability(self) -> Reliability:
+        """How confidence and accuracy agreed in the latest evaluation, of which there must be one."""
+        return self._latest.reliability
 
     def evaluate(self, num_steps: tf.Tensor) -> dict[str, float]:
         """Evaluates ``num_steps`` batches per replica, or all with -1; returns what ``eval_end`` does."""
@@ -114,14 +122,38 @@ class Evaluator(orbit.StandardEvaluator):
         """Stores the full ``result``; returns its scalars ``miou``, ``pixel_accuracy`` and ``ece``."""
         with self._strategy.scope():
             result = self._metrics.result(self._info.class_names)
+            self._latest.reliability = self._metrics.reliability()
         self._latest.result = result | {"images": images}
         return {name: result[name] for name in ("miou", "pixel_accuracy", "ece")}
+
+
+def validation_images(config: Config, run_dir: str, info: DatasetInfo) -> Source:
+    """Opens the validation images of a run.
+
+    Args:
+      config: of the run.
+      run_dir: its directory, for the message.
+      info: the classes that it was trained with.
+
+    Raises:
+      UserError: the data cannot be read or has other classes.
+    """
+    # Of labeled images alone, whatever the run was trained on.
+    val = open_sources(dataclasses.replace(config.data, pseudo_labels=""), "supervised").val
+    if val.info.class_names != info.class_names:
+        raise UserError(
+            f"{run_dir}: trained with the classes {', '.join(info.class_names)}, but the data now has "
+            f"{', '.join(val.info.class_names)}; restore the class list of the run"
+        )
+    return val
 
 
 def evaluate(
     run_dir: str, checkpoint: str = "last", scales: Sequence[float] | None = None, flip: bool | None = None
 ) -> dict[str, Any]:
-    """Scores a checkpoint of a run on the validation images and writes ``metrics.json`` to the run directory.
+    """Scores a checkpoint of a run on the validation images.
+
+    Writes ``metrics.json`` and a reliability diagram, ``reliability.png``, to the run directory.
 
     Args:
       run_dir: directory that ``train`` wrote.
@@ -144,14 +176,9 @@ def evaluate(
     config = config_io.load_for_evaluation(run_dir, scales, flip)
     info = read_info(os.path.join(run_dir, "dataset.json"))
     find_checkpoint(run_dir, checkpoint)  # before the data, which may take long to open
-    # Evaluation is of labeled images alone, whatever the run was trained on.
-    val = open_sources(config.data, "supervised").val
-    if val.info.class_names != info.class_names:
-        raise UserError(
-            f"{run_dir}: trained with the classes {', '.join(info.class_names)}, but the data now has "
-            f"{', '.join(val.info.class_names)}; restore the class list of the run"
-        )
+    # Before the data, because it also sets the number of threads.
     strategy = create_strategy(config.runtime)
+    val = validation_images(config, run_dir, info)
     with strategy.scope():
         model = create_model(config, info)
         step, path = restore_model(run_dir, checkpoint, model)
@@ -168,5 +195,8 @@ def evaluate(
     evaluator.evaluate(tf.constant(-1))
     predicted = {"scales": list(config.data.eval_scales), "flip": config.data.eval_flip}
     result = evaluator.result | {"step": step, "checkpoint": path} | predicted
+    save_reliability_diagrams(
+        os.path.join(run_dir, "reliability.png"), {f"step {step}": evaluator.reliability}
+    )
     write_json(os.path.join(run_dir, "metrics.json"), result)
     return result

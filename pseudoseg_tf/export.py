@@ -10,10 +10,9 @@ import tensorflow as tf
 
 from pseudoseg_tf import config_io
 from pseudoseg_tf.checkpoint import restore_model
-from pseudoseg_tf.data.geometry import range_size, resize_image
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import write_json
-from pseudoseg_tf.inference import labels_of, predict, read_info
+from pseudoseg_tf.inference import predict_at_own_size, read_info
 from pseudoseg_tf.train import create_model
 
 
@@ -51,23 +50,13 @@ def export(
     if os.path.exists(out) and not (os.path.isdir(out) and not os.listdir(out)):
         raise UserError(f"{out}: exists already; name a directory that is absent or empty")
     config = config_io.load_for_evaluation(run_dir, scales, flip)
-    data = config.data
     info = read_info(os.path.join(run_dir, "dataset.json"))
     model = create_model(config, info)
     _, path = restore_model(run_dir, checkpoint, model)
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        own_size = tf.shape(images)[1:3]
-        if data.min_resize:
-            size = range_size(own_size, data.min_resize, data.max_resize, data.resize_factor)
-            images = resize_image(images, size)
-        labels, probabilities = predict(
-            model, images, data.eval_size, scales=data.eval_scales, flip=data.eval_flip
-        )
-        if data.min_resize:
-            probabilities = resize_image(probabilities, own_size)
-            labels = labels_of(probabilities)
+        labels, probabilities = predict_at_own_size(model, images, config.data)
         return {"labels": labels, "probabilities": probabilities}
 
     # A plain module with the variables that prediction reads: saving the Keras model itself would add its

@@ -14,6 +14,20 @@ from pseudoseg_tf.errors import UserError
 _MAX_JSON_BYTES = 4 << 20
 
 
+def check_directory(path: str | os.PathLike[str]) -> None:
+    """Checks that a directory is there or can be made, and that files can be written into it; makes nothing.
+
+    Raises:
+      UserError: if not.
+    """
+    path = Path(path).absolute()
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not there.is_dir():
+        raise UserError(f"{path}: {there} is a file; name a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: nothing can be written into {there}; take a directory of your own")
+
+
 def read_json(path: str | os.PathLike[str], max_bytes: int = _MAX_JSON_BYTES) -> Any:
     """Returns the parsed content of a JSON file.
 

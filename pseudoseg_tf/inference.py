@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data.decode import decode_image
-from pseudoseg_tf.data.geometry import padded_size
+from pseudoseg_tf.data.geometry import padded_size, range_size, resize_image
 from pseudoseg_tf.data.specs import DatasetInfo
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import read_json
@@ -65,9 +66,7 @@ def predict(
     border = [[0, 0], [0, canvas[0] - height], [0, canvas[1] - width], [0, 0]]
     if sizes is None:
         sizes = tf.tile([[height, width]], [tf.shape(images)[0], 1])
-    rows = tf.sequence_mask(sizes[:, 0], canvas[0])
-    columns = tf.sequence_mask(sizes[:, 1], canvas[1])
-    valid = rows[:, :, tf.newaxis] & columns[:, tf.newaxis]
+    valid = inside(sizes, canvas)
     padded = tf.pad(tf.cast(images, tf.float32), border)
     normalized = model.normalize(padded, valid)
 
@@ -90,6 +89,38 @@ def predict(
         total += once
     # A graph would turn a division into this product; so it is the same outside of one.
     probabilities = total * (1.0 / (len(scales) * (2 if flip else 1)))
+    return labels_of(probabilities), probabilities
+
+
+def inside(sizes: tf.Tensor, canvas: tuple[int, int] | tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+    """Which pixels of a canvas (height, width) belong to images of ``sizes``, int32 [B, 2]: bool [B, H, W]."""
+    rows = tf.sequence_mask(sizes[:, 0], canvas[0])
+    columns = tf.sequence_mask(sizes[:, 1], canvas[1])
+    return rows[:, :, tf.newaxis] & columns[:, tf.newaxis]
+
+
+def predict_at_own_size(
+    model: PseudoSegModel, images: tf.Tensor, data: DataConfig
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Segments a batch of images of one size as evaluation does, with the answer at the images' own size.
+
+    With ``data.min_resize`` an image is resized before, as in evaluation, which compares at that size; here the
+    probabilities are then resized back (bilinear, aligned corners).
+
+    Args:
+      model: called in inference mode.
+      images: uint8 [B, H, W, 3].
+      data: range of sizes, canvas, scales and flip.
+
+    Returns:
+      labels uint8 [B, H, W] and probabilities float32 [B, H, W, C].
+    """
+    if not data.min_resize:
+        return predict(model, images, data.eval_size, scales=data.eval_scales, flip=data.eval_flip)
+    own_size = tf.shape(images)[1:3]
+    resized = resize_image(images, range_size(own_size, data.min_resize, data.max_resize, data.resize_factor))
+    _, probabilities = predict(model, resized, data.eval_size, scales=data.eval_scales, flip=data.eval_flip)
+    probabilities = resize_image(probabilities, own_size)
     return labels_of(probabilities), probabilities
 
 

@@ -88,12 +88,15 @@ def make_pseudo_label(
     temperature: float = 0.5,
     soft: bool = True,
     normalize_maps: bool = True,
+    normalize_alone: bool = False,
     across_replicas: AcrossReplicas = one_replica,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The pseudo label of the chosen source and its confidence.
 
     Args:
         temperature: of soft labels; hard ones are not sharpened, which would not change them.
+        normalize_maps: of the fusion: the joint ``normalize`` first.
+        normalize_alone: the joint ``normalize`` also where one map alone is the source: a term of the fusion.
 
     Returns:
         label [B, h, w, C], soft or one-hot; confidence [B, h, w], the largest (sharpened) probability.
@@ -110,6 +113,8 @@ def make_pseudo_label(
             across_replicas=across_replicas,
         )
     else:
+        if normalize_alone:
+            decoder_logits, sgc_logits = normalize(decoder_logits, sgc_logits, across_replicas)
         logits = decoder_logits if source == "decoder" else sgc_logits
         soft_label = tf.stop_gradient(sharpen(tf.nn.softmax(logits), temperature))
     return soft_label if soft else harden(soft_label), tf.reduce_max(soft_label, -1)

@@ -51,6 +51,7 @@ class PseudoLabelOptions(NamedTuple):
     soft: bool = True
     threshold: float = 0.0
     normalize: bool = True
+    normalize_alone: bool = False
     use_attention: bool = True
     classify_labeled: bool = False
     weak_inference: bool = False
@@ -224,7 +225,9 @@ def weak_branch(
         sgc_logits = tf.stop_gradient(model.sgc(cam_features, cam, valid, training=training))
         sgc_logits = resize_align_corners(sgc_logits, size)
     else:
-        cam = tf.zeros([*cam_features.last.shape[:-1], model.num_classes - model.has_background])
+        cam = tf.zeros(
+            [*tf.unstack(tf.shape(cam_features.last)[:3]), model.num_classes - model.has_background]
+        )
         sgc_logits = tf.zeros_like(decoder_logits)
     pseudo_label, confidence = make_pseudo_label(
         decoder_logits,
@@ -234,6 +237,7 @@ def weak_branch(
         temperature=options.temperature,
         soft=options.soft,
         normalize_maps=options.normalize,
+        normalize_alone=options.normalize_alone,
         across_replicas=across_replicas,
     )
     return WeakBranch(decoder_logits, cam, sgc_logits, pseudo_label, confidence)

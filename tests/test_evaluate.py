@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from pseudoseg_tf.data.geometry import padded_size
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, voc_palette
@@ -86,6 +87,8 @@ def test_evaluation_equals_a_loop_over_images(
     for name, value in scalars.items():
         np.testing.assert_allclose(value, wanted[name], rtol=1e-6)
 
+    assert evaluator.reliability.ece == evaluator.result["ece"]
+
     # A second evaluation starts from nothing.
     assert evaluator.evaluate(tf.constant(-1)) == scalars
 
@@ -106,6 +109,8 @@ def test_evaluate_writes_the_metrics_of_a_checkpoint_on_one_device_and_two(run_d
     # Above what one class everywhere would give: the weights were restored and several classes compete.
     assert 0 < result["miou"] < 1 and min(result["iou"].values()) > 0
     assert json.loads(Path(run_dir, "metrics.json").read_text()) == result
+    with Image.open(Path(run_dir, "reliability.png")) as picture:
+        assert picture.format == "PNG"
 
     # The last checkpoint, which is the same here, on two devices.
     path = Path(run_dir, "config.json")

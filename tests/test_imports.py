@@ -23,8 +23,9 @@ LAYERS = [
     ["files", "records", "data.specs"],
     ["config_io", "data", "nn"],
     ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize", "check_page"],
-    ["checkpoint", "steps", "tf1_checkpoint", "tf1_files"],
+    ["checkpoint", "reliability_diagram", "steps", "tf1_checkpoint", "tf1_files"],
     ["closeups", "comparison", "convert", "evaluate", "export", "inference", "train"],
+    ["calibration", "self_training"],
     ["cli", "demo"],
 ]
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -115,7 +116,10 @@ def test_data_set_definitions_stand_alone(path: Path) -> None:
     assert own_imports_of(path) <= allowed
 
 
-PROGRAMS = ("train", "evaluate", "export", "predict", "convert", "check_data", "make_split")
+PROGRAMS = (
+    *("train", "evaluate", "export", "predict", "convert", "check_data", "make_split", "calibrate"),
+    "self_train",
+)
 
 
 @pytest.mark.parametrize("module", ["pseudoseg_tf", *(f"pseudoseg_tf.cli.{program}" for program in PROGRAMS)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +46,52 @@ def test_intersection_over_union_tells_absent_classes_from_wrong_ones() -> None:
     np.testing.assert_allclose(metrics.intersection_over_union(confusion), [4 / 7, 0, 3 / 5, np.nan])
 
 
-def test_calibration_gaps_by_hand() -> None:
+def test_calibration_sums_by_hand() -> None:
     probabilities = tf.constant([[0.95, 0.05], [0.45, 0.55], [0.9, 0.1], [0.59, 0.41]])
     labels = tf.constant([0, 0, IGNORE_LABEL, 0], tf.uint8)
-    gaps = metrics.calibration_gaps(labels, probabilities).numpy()
-    expected = np.zeros(15)
-    expected[14] = 1 - 0.95
-    expected[8] = (0 - 0.55) + (1 - 0.59)
-    np.testing.assert_allclose(gaps, expected, atol=1e-7)
-    assert gaps.dtype == np.float64
+    sums = metrics.calibration_sums(labels, probabilities).numpy()
+    expected = np.zeros([15, 3])
+    expected[14] = [1, 1, 0.95]
+    expected[8] = [2, 1, 0.55 + 0.59]
+    np.testing.assert_allclose(sums, expected, atol=1e-7)
+    assert sums.dtype == np.float64
 
 
 def test_bins_are_closed_above() -> None:
     # One class of two: confidence exactly 1 and exactly 1/2 have no rounding.
-    gaps = metrics.calibration_gaps(tf.constant([1, 1]), tf.constant([[1.0, 0.0], [0.5, 0.5]])).numpy()
-    assert gaps[14] == -1 and gaps[7] == -0.5
+    sums = metrics.calibration_sums(tf.constant([1, 1]), tf.constant([[1.0, 0.0], [0.5, 0.5]])).numpy()
+    np.testing.assert_array_equal(sums[14], [1, 0, 1])
+    np.testing.assert_array_equal(sums[7], [1, 0, 0.5])
+
+
+@pytest.mark.parametrize("edge", range(1, 15))
+def test_confidences_about_a_bin_edge_go_where_exact_arithmetic_puts_them(edge: int) -> None:
+    """k/15 is no float32: each number next to it is above or below, never on the edge."""
+    nearest = np.float32(edge / 15)
+    confidences = [np.nextafter(nearest, np.float32(0)), nearest, np.nextafter(nearest, np.float32(1))]
+    for confidence in confidences:
+        # The other classes share the rest, so that this is the largest.
+        rest = np.full(40, (1 - confidence) / 40, np.float32)
+        probabilities = np.concatenate([[confidence], rest])[np.newaxis]
+        sums = metrics.calibration_sums(tf.constant([0]), tf.constant(probabilities)).numpy()
+        expected = math.ceil(Fraction(float(confidence)) * 15) - 1
+        assert list(np.flatnonzero(sums[:, 0])) == [expected]
+        assert expected == (edge if Fraction(float(confidence)) > Fraction(edge, 15) else edge - 1)
+
+
+def test_reliability_of_two_bins() -> None:
+    sums = np.zeros([15, 3])
+    sums[8], sums[14] = [3, 1, 1.75], [1, 1, 0.95]
+    reliability = metrics.Reliability(sums)
+    np.testing.assert_array_equal(reliability.pixels, [0] * 8 + [3] + [0] * 5 + [1])
+    np.testing.assert_allclose(reliability.accuracy[[8, 14, 0]], [1 / 3, 1, np.nan])
+    np.testing.assert_allclose(reliability.confidence[[8, 14, 0]], [1.75 / 3, 0.95, np.nan])
+    assert reliability.ece == pytest.approx((0.75 + 0.05) / 4)
+    assert reliability.mean_confidence == pytest.approx(2.7 / 4)
+    bins = reliability.to_json()
+    assert bins[0] == {"pixels": 0, "accuracy": None, "confidence": None}
+    assert bins[8] == {"pixels": 3, "accuracy": pytest.approx(1 / 3), "confidence": pytest.approx(1.75 / 3)}
+    assert json.loads(json.dumps(bins, allow_nan=False)) == bins
 
 
 def test_calibration_error_equals_the_definition() -> None:
@@ -137,6 +170,7 @@ def test_replicas_add_up(two_replicas: tf.distribute.Strategy) -> None:
         found = accumulated.result("abc")
         assert found["iou"] == expected.result("abc")["iou"]
         np.testing.assert_allclose(found["ece"], expected.result("abc")["ece"], rtol=1e-12)
+        np.testing.assert_allclose(accumulated.reliability().sums, expected.reliability().sums, rtol=1e-12)
         accumulated.reset()
         with pytest.raises(UserError, match="no labeled pixel"):
             accumulated.result("abc")

@@ -93,6 +93,18 @@ def test_sources_use_one_map_without_norm() -> None:
         np.testing.assert_allclose(confidence, expected.max(-1), atol=1e-6)
 
 
+@pytest.mark.parametrize("source", ["decoder", "sgc"])
+def test_one_map_with_norm_is_a_term_of_the_fusion(source: str) -> None:
+    decoder, sgc = _maps((2, 2, 3, 4))
+    arguments = (tf.constant(decoder, tf.float32), tf.constant(sgc, tf.float32))
+    label, _ = make_pseudo_label(*arguments, source=source, temperature=1.0, normalize_alone=True)
+    np.testing.assert_allclose(label, _fused(decoder, sgc, float(source == "decoder"), 1.0), atol=2e-6)
+    # It says nothing about the fusion.
+    np.testing.assert_array_equal(
+        make_pseudo_label(*arguments, normalize_alone=True)[0], make_pseudo_label(*arguments)[0]
+    )
+
+
 def test_hard_label_has_the_confidence_before_sharpening() -> None:
     """The reference sharpens soft labels only, and reads the confidence after that."""
     decoder, sgc = (tf.constant(x, tf.float32) for x in _maps((1, 2, 2, 3)))

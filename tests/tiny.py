@@ -73,7 +73,7 @@ def decide(model: PseudoSegModel) -> None:
         variable.assign_add(random.normal(scale=0.5, size=variable.shape))
 
 
-def make_run(directory: Path, eval_size: tuple[int, int] = (0, 0)) -> str:
+def make_run(directory: Path, eval_size: tuple[int, int] = (0, 0), mode: str = "supervised") -> str:
     """Draws a data set of len(SIZES) validation images and writes the run directory of a small network.
 
     Its "last" and "best" checkpoint are of step STEP and have the same weights.
@@ -94,11 +94,12 @@ def make_run(directory: Path, eval_size: tuple[int, int] = (0, 0)) -> str:
             masks=str(data / "masks"),
             classes=str(data / "classes.txt"),
             labeled=str(data / "labeled.txt"),
+            unlabeled=str(data / "labeled.txt"),
             val=str(data / "val.txt"),
             eval_size=eval_size,
             eval_batch=2 if any(eval_size) else 1,
         ),
-        train=TrainConfig(mode="supervised"),
+        train=TrainConfig(mode=mode),
     )
     run_dir = str(directory / "run")
     config_io.save(run_dir, "folder", config)

@@ -1,4 +1,4 @@
-"""What a training run will do and cost, in words: the output of ``pseudoseg-train --dry_run``."""
+"""What training will do and cost, in words: the output of ``--dry_run``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pseudoseg_tf.config_io import as_text, to_dict, validate_for_classes
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import Source
 from pseudoseg_tf.nn.model import build_model
+from pseudoseg_tf.self_training import prepare
 
 
 def plan(config: Config, run_dir: str, continues: bool) -> str:
@@ -71,6 +72,34 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
         f"MB each; {_free_bytes(run_dir) / 1e9:.0f} GB free",
     ]
     return "\n".join(textwrap.fill(text, 110, subsequent_indent="  ") for text in paragraphs)
+
+
+def self_training_plan(config: Config, run_dir: str, threshold: float) -> str:
+    """Opens the data, builds the network and describes a self-training. Writes nothing into ``run_dir``.
+
+    Raises:
+        UserError: if the data, the first weights or the directories cannot be used.
+    """
+    parts = prepare(config, run_dir, threshold)
+    continues = (Path(parts.teacher_dir) / "config.json").exists()
+    data, steps = parts.student.data, parts.student.train.steps
+    epoch = len(parts.unlabeled) + parts.labeled * data.repeat_labeled
+    paragraphs = [
+        f"2 of 3, pseudo labels: {parts.pseudo_labels}",
+        f"{len(parts.unlabeled)} images, {len(parts.unlabeled) - len(parts.missing())} of them there already; pixels "
+        f"of a confidence above {threshold:g}, from the teacher's last checkpoint",
+        f"3 of 3, the student: {parts.student_dir}",
+        f"{len(parts.unlabeled)} pseudo-labeled images, {parts.labeled} labeled ones, each {data.repeat_labeled} times "
+        f"an epoch; {data.batch_labeled} a step, {steps * data.batch_labeled / epoch:.1f} epochs",
+        f"steps: {steps}, each worth {3 * data.batch_labeled} forward passes",
+    ]
+    return "\n".join(
+        [
+            f"1 of 3, the teacher: {parts.teacher_dir}",
+            plan(parts.teacher, parts.teacher_dir, continues),
+            *(textwrap.fill(text, 110, subsequent_indent="  ") for text in paragraphs),
+        ]
+    )
 
 
 def _stream(source: Source, batch: int, steps: int) -> str:

@@ -81,7 +81,7 @@ def decode_mask(data: bytes, name: str, num_classes: int, encoding: MaskEncoding
     Raises:
       UserError: not a PNG file, one with alpha or of more than 8 bits a channel, of more than MAX_PIXELS
         pixels, or damaged; it holds other values or colors; a palette PNG shows an id in the color of another
-        class; or there are two classes and a mask of 0 and 255 alone that is not declared as binary.
+        class; or there are two classes and a grey mask of 0 and 255 alone that is not declared as binary.
     """
     image = _open(io.BytesIO(data), f"mask {name}")
     if not isinstance(image, PngImagePlugin.PngImageFile):
@@ -103,7 +103,7 @@ def decode_mask(data: bytes, name: str, num_classes: int, encoding: MaskEncoding
         _check_palette(image, pixels, name, encoding.colors)
     if encoding.binary:
         return _ids_of_black_and_white(pixels, name)
-    _check_values(pixels, name, num_classes)
+    _check_values(pixels, name, num_classes, image.mode)
     return pixels
 
 
@@ -246,7 +246,7 @@ def _check_palette(
             )
 
 
-def _check_values(labels: np.ndarray, name: str, num_classes: int) -> None:
+def _check_values(labels: np.ndarray, name: str, num_classes: int, mode: str) -> None:
     ignored = labels == IGNORE_LABEL
     if ((labels >= num_classes) & ~ignored).any():
         # Cityscapes comes with masks of 34 ids beside those of the 19 that are learned.
@@ -256,7 +256,8 @@ def _check_values(labels: np.ndarray, name: str, num_classes: int) -> None:
             f"{num_classes - 1} and {IGNORE_LABEL} (ignored): save class ids as pixel values, or name all classes"
             + (" (Cityscapes: take the labelTrainIds files, not labelIds)" if cityscapes else "")
         )
-    if num_classes == 2 and ignored.any() and (labels == 0).any() and not (labels == 1).any():
+    # A palette has colors of its own: there 255 is an index, as in pseudo labels, and not white.
+    if mode == "L" and num_classes == 2 and ignored.any() and (labels == 0).any() and not (labels == 1).any():
         raise UserError(
             f"mask {name}: pixel values 0 and {IGNORE_LABEL} alone, where {IGNORE_LABEL} means ignored: save the "
             "object as 1, not as white, or set data.binary_masks=true"

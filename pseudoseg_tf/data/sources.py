@@ -16,6 +16,7 @@ from pseudoseg_tf.data import split_catalog
 from pseudoseg_tf.data.coco_labels import read_coco_image_labels
 from pseudoseg_tf.data.decode import decode_mask
 from pseudoseg_tf.data.folder import Folder, FolderSource
+from pseudoseg_tf.data.pseudo_labeled import join_pseudo_labeled
 from pseudoseg_tf.data.selection import ImageLabeled, check_masks_are_there, select, without
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, MaskEncoding, Source, voc_palette
 from pseudoseg_tf.data.splits import check_disjoint, check_unique, common_ids, read_ids, split_list
@@ -32,7 +33,7 @@ class Sources:
 
     Attributes:
       info: the classes.
-      labeled: images with masks to learn from.
+      labeled: images with masks to learn from, pseudo-labeled ones among them where `data.pseudo_labels` is set.
       unlabeled: additional images; they carry masks where there are some. None in supervised mode.
       val: images with masks to evaluate on.
       notes: one line for each thing a user should know about the data but need not mend.
@@ -65,6 +66,14 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
     check_disjoint(labeled.ids, "data.labeled", val.ids, "data.val")
     for source, key in ((labeled, "data.labeled"), (val, "data.val")):
         _check_masks(source, key)
+    if mode == "supervised" and data.pseudo_labels:
+        pool = open_one(data.unlabeled, "data.unlabeled", need_masks=False)
+        joined = join_pseudo_labeled(labeled, pool, val, data.pseudo_labels, data.repeat_labeled)
+        note = (
+            f"learns from {len(labeled)} labeled images, each {data.repeat_labeled} times an epoch, and "
+            f"{len(joined) - data.repeat_labeled * len(labeled)} with the pseudo labels of {data.pseudo_labels}"
+        )
+        return Sources(info, joined, None, val, (note,))
     if mode == "supervised":
         return Sources(info, labeled, None, val)
     unlabeled = open_one(data.unlabeled, "data.unlabeled", need_masks=False)

@@ -237,6 +237,9 @@ class TestMask:
             decode.decode_mask(encoded(black_and_white), "m", 2)
         # With more classes a crowd region on background looks like this.
         np.testing.assert_array_equal(decode.decode_mask(encoded(black_and_white), "m", 3), black_and_white)
+        # Indices of a palette are no grey levels.
+        found = decode.decode_mask(palette_png(black_and_white), "m", 2)
+        np.testing.assert_array_equal(found, black_and_white)
 
     @pytest.mark.parametrize("value", [0, 1, 255])
     def test_masks_of_one_value_are_fine(self, value: int) -> None:
