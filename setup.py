@@ -1,4 +1,4 @@
-"""Installs the package, its data set definitions as ``pseudoseg_tf.datasets``, and the five programs."""
+"""Installs the package, datasets/ and experiments/ as its subpackages of those names, and the programs."""
 
 import re
 from pathlib import Path
@@ -18,13 +18,14 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     # The directory datasets/ gets no importable name "datasets": that belongs to another library.
-    packages=[*find_packages(include=["pseudoseg_tf*"]), "pseudoseg_tf.datasets"],
-    package_dir={"pseudoseg_tf.datasets": "datasets"},
+    packages=[*find_packages(include=["pseudoseg_tf*"]), "pseudoseg_tf.datasets", "pseudoseg_tf.experiments"],
+    package_dir={"pseudoseg_tf.datasets": "datasets", "pseudoseg_tf.experiments": "experiments"},
     package_data={"pseudoseg_tf": ["closeup_features.npz"]},
     install_requires=[
         "absl-py",
         "array-record",
         "h5py",
+        "matplotlib",
         "numpy<2.4",
         "pillow",
         "tensorflow>=2.20,<2.21",
@@ -32,11 +33,11 @@ setup(
         "tf-keras>=2.20,<2.21",
         "tf-models-official>=2.20,<2.21",
     ],
-    extras_require={"dev": ["hypothesis", "matplotlib", "mypy", "pytest", "pytest-xdist", "ruff", "scipy"]},
+    extras_require={"dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "scipy"]},
     entry_points={
         "console_scripts": [
             f"pseudoseg-{program} = pseudoseg_tf.cli.{program}:run"
-            for program in ("train", "evaluate", "export", "predict", "convert")
+            for program in ("train", "evaluate", "export", "predict", "convert", "experiment")
         ]
     },
 )

@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
         f"training {len(runs)} runs of {steps} steps (logs and pictures in {out})",
         flush=True,
     )
-    run_all(runs, out, steps)
+    run_all(runs, out, len(runs) * steps)
 
     print("\nValidation, percent: mean ± standard deviation over the seeds")
     print(

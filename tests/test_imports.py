@@ -20,11 +20,12 @@ PACKAGE = ROOT / "pseudoseg_tf"
 # or for a whole subpackage.
 LAYERS = [
     ["__init__", "_keras", "config", "errors", "progress"],
-    ["files", "records", "data.specs"],
+    ["cost", "experiments", "files", "records", "data.specs"],
     ["config_io", "data", "nn"],
     ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize"],
     ["checkpoint", "steps", "tf1_checkpoint", "tf1_files"],
-    ["closeups", "comparison", "convert", "evaluate", "export", "inference", "train"],
+    ["closeups", "comparison", "convert", "evaluate", "export", "folder_comparison", "inference", "train"],
+    ["budgets", "experiment_catalog", "experiment_report"],
     ["cli", "demo"],
 ]
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -36,13 +37,16 @@ ONLY = {
     "optim": {"_keras"},
     "data": {"config", "data", "datasets", "errors", "progress"},
     "config": set(),
+    "cost": {"config"},
+    "experiments": {"experiments"},
     "errors": set(),
     "_keras": set(),
 }
 
 
 def sources() -> list[Path]:
-    return sorted([*PACKAGE.rglob("*.py"), *(ROOT / "datasets").glob("*.py")])
+    beside = [path for folder in ("datasets", "experiments") for path in (ROOT / folder).glob("*.py")]
+    return sorted([*PACKAGE.rglob("*.py"), *beside])
 
 
 def module_name(path: Path) -> str:
@@ -109,12 +113,17 @@ def test_keras_comes_through_one_file(path: Path) -> None:
             assert ast.unparse(node) != "tf.keras", f"line {node.lineno}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=module_name)
+def test_experiments_are_data(path: Path) -> None:
+    assert own_imports_of(path) <= {"experiments.definition"}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "datasets").glob("*.py")), ids=module_name)
 def test_data_set_definitions_stand_alone(path: Path) -> None:
     assert own_imports_of(path) <= {"data.specs", "errors"}
 
 
-PROGRAMS = ("train", "evaluate", "export", "predict", "convert")
+PROGRAMS = ("train", "evaluate", "export", "predict", "convert", "experiment")
 
 
 @pytest.mark.parametrize("module", ["pseudoseg_tf", *(f"pseudoseg_tf.cli.{program}" for program in PROGRAMS)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from pseudoseg_tf.checkpoint import check_initial_weights
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.config_io import as_text, to_dict, validate_for_classes
+from pseudoseg_tf.cost import forward_passes, passes
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import Source
 from pseudoseg_tf.nn.model import build_model
@@ -37,8 +38,7 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
     moments = (2 if train.optimizer == "adam" else 1) * model.trainable_variables
     megabytes = 4e-6 * sum(v.shape.num_elements() for v in [*model.variables, *moments])
 
-    passes = _passes(config)
-    cost = sum(images * each for images, _, each in passes)
+    cost = forward_passes(config)
     height, width = data.crop_size
     passes_to_score = (1 + data.eval_flip) * sum(scale**2 for scale in data.eval_scales)
 
@@ -64,7 +64,7 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
         *(f"note: {note}" for note in sources.notes),
         *([first_weights] if first_weights else []),
         f"model: {config.model.backbone}, {model.count_params() / 1e6:.2f} million parameters",
-        f"step: {'; '.join(f'{images} x {what}' for images, what, _ in passes)}",
+        f"step: {'; '.join(f'{images} x {what}' for images, what, _ in passes(config))}",
         f"steps: {train.steps}, each worth {cost} forward passes of {height}x{width} pixels "
         "(a backward pass counts as two)",
         f"checkpoints: every {train.checkpoint_every} steps; {train.keep} last and 1 best, {megabytes:.0f} "
@@ -76,25 +76,6 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
 def _stream(source: Source, batch: int, steps: int) -> str:
     masks = "with masks" if source.has_masks else "not all with masks"
     return f"{len(source)} images, {masks}; {batch} a step, {steps * batch / len(source):.1f} epochs"
-
-
-def _passes(config: Config) -> list[tuple[int, str, int]]:
-    """Returns (images, what is done with each, its cost in forward passes) of a step, as in ``steps.py``."""
-    labeled, additional = config.data.batch_labeled, config.data.batch_unlabeled
-    passes = [(labeled, "labeled forward and backward", 3)]
-    if config.train.mode == "supervised":
-        return passes
-    pseudo = config.pseudo
-    by_moving_statistics = config.model.fine_tune_batch_norm and (
-        pseudo.weak_inference or (pseudo.use_attention and not pseudo.share_weak_pass)
-    )
-    if config.train.mode == "weakly" and not pseudo.classify_labeled:
-        passes.append((additional, "weak view forward, backward from its image labels", 3))
-    elif not (by_moving_statistics and pseudo.weak_inference):
-        passes.append((additional, "weak view forward", 1))
-    if by_moving_statistics:
-        passes.append((additional, "weak view forward, by moving statistics", 1))
-    return [*passes, (additional, "strong view forward and backward", 3)]
 
 
 def _free_bytes(run_dir: str) -> int:
