@@ -1,4 +1,4 @@
-"""What a training step costs, counted from the configuration alone."""
+"""What a training step costs, and the schedule for other batches, from the configuration alone."""
 
 from __future__ import annotations
 
@@ -30,3 +30,18 @@ def passes(config: Config) -> list[tuple[int, str, int]]:
 def forward_passes(config: Config) -> int:
     """The cost of a step in forward passes of a crop."""
     return sum(images * cost for images, _, cost in passes(config))
+
+
+def images_with_backward(config: Config) -> int:
+    """How many images of a step have activations that wait for the backward pass."""
+    return sum(images for images, _, cost in passes(config) if cost > 1)
+
+
+def scaled_schedule(config: Config, reference: Config) -> tuple[float, int]:
+    """The learning rate and the steps of ``reference``, scaled to the labeled batch of ``config``.
+
+    The linear scaling rule: the rate is proportional to the batch, and the run sees as many images. It leaves
+    batch norm with fewer images a step, and momentum and ``data.batch_unlabeled`` as they are.
+    """
+    factor = config.data.batch_labeled / reference.data.batch_labeled
+    return reference.train.learning_rate * factor, round(reference.train.steps / factor)
