@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from pseudoseg_tf import config_io
+from pseudoseg_tf import comparison, config_io
 from pseudoseg_tf.budgets import configuration, full, run_of, smoke
 from pseudoseg_tf.comparison import Run
 from pseudoseg_tf.experiment_catalog import load_experiment
@@ -91,6 +91,8 @@ def test_show_of_chains_names_their_programs() -> None:
         (["run", "table05", "--budget=cpu"], ["--data: missing"]),
         (["run", "table05", "--budget=tiny"], ["budget", "tiny"]),
         (["run", "table05", "--seeds=a"], ["--seeds: found 'a'"]),
+        (["run", "table05", "--seeds="], ["--seeds: found ''"]),
+        (["run", "table05", "--seeds=0,-1"], ["--seeds: found '0,-1'"]),
         (["run", "table05", "--budget=cpu", "--data=nowhere"], ["nowhere"]),
     ],
 )
@@ -142,6 +144,39 @@ def test_report_of_a_calibration(tmp_path: Path) -> None:
     write_json(calibration_file(run.directory(tmp_path)), {"maps": maps})
     for name, expected in (("SGC", 12.5), ("fusion-sharpened", 50.0), ("fusion-without-Norm", 25.0)):
         assert read_result(rows[name], run, tmp_path) == Result(rows[name], (expected,), (), "")
+
+
+@pytest.mark.parametrize(
+    ("program", "configured"), [("train", True), ("self_train", True), ("calibrate", False)]
+)
+def test_each_run_is_a_process_of_its_program(
+    program: str, configured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    class Done:
+        returncode = 0
+        __class_getitem__ = classmethod(lambda cls, _: cls)
+
+        def __init__(self, command: list[str], **_: object) -> None:
+            started.append(command)
+
+        def poll(self) -> int:
+            return 0
+
+    monkeypatch.setattr(comparison.subprocess, "Popen", Done)
+    comparison.run_all([Run("row", 3, "shapes", ("train.steps=2",), program)], tmp_path, 2, jobs=1)
+    (command,) = started
+    assert command[1:4] == ["-m", f"pseudoseg_tf.cli.{program}", f"--run_dir={tmp_path / 'row-seed3'}"]
+    assert ("--preset=shapes" in command) == configured
+    assert ("--set=data.seed=3" in command and "--set=train.steps=2" in command) == configured
+
+
+def test_a_run_is_done_when_its_last_step_is_scored(tmp_path: Path) -> None:
+    assert not comparison.is_done(tmp_path, 2)
+    (tmp_path / "history.jsonl").write_text(json.dumps({"step": 1, "miou": 0.1}) + "\n")
+    assert comparison.is_done(tmp_path, 1)
+    assert not comparison.is_done(tmp_path, 2)
 
 
 def test_text_is_aligned() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.experiment_catalog import experiment_names, load_experiment, rows_of
 from pseudoseg_tf.experiment_report import overview
 from pseudoseg_tf.experiments.definition import Experiment, Row
-from pseudoseg_tf.folder_comparison import TooFewImagesError
+from pseudoseg_tf.folder_comparison import TooFewImagesError, draw_lists
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = {name: load_experiment(name) for name in experiment_names()}
@@ -201,6 +202,24 @@ def test_cpu_budget_refuses_a_split_that_the_folder_is_too_small_for(animals: Pa
     row = next(row for row in EXPERIMENTS["fig03"].rows if row.name == "coco-supervised-1_512")
     with pytest.raises(TooFewImagesError, match=r"--data: 1/512 of .*train.txt: cannot draw 0 of 40 ids"):
         on_animals(row, "fig03", animals)
+
+
+@pytest.mark.needs_shared
+def test_lists_of_the_learning_curve_stay_as_they_were(shared_dir: Path, tmp_path: Path) -> None:
+    """benchmarks/RESULTS.md was measured with these."""
+    frequent = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
+    draw_lists(shared_dir / "data/voc12_subset", tmp_path, 8, frequent=frequent)
+    sums = {
+        "labeled": "d2f5afb5835e9199772c486930d8ea21ed9b635ecd54095336cf81a60fc90647",
+        "unlabeled": "36b826aa59c8191fcb08da676e318b38f06ed0dfdb2f61769ef39d9eb11b5377",
+    }
+    for name, expected in sums.items():
+        assert hashlib.sha256((tmp_path / f"{name}.txt").read_bytes()).hexdigest() == expected
+
+
+def test_draw_refuses_a_class_that_is_not_there(animals: Path) -> None:
+    with pytest.raises(UserError, match="does not name 'horse', which each draw must show"):
+        draw_lists(animals, animals / "lists", 2, frequent=("cat", "horse"))
 
 
 def test_cpu_budget_needs_a_mask_of_every_training_image(animals: Path) -> None:

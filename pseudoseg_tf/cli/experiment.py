@@ -3,7 +3,8 @@ r"""Lists, runs and reports the experiments of the paper.
   list          a line for each experiment
   show NAME     its rows: what the paper reports, the command of each run, what it costs
   run NAME      trains what is missing, each run its own process, then reports; NAME may be "all"
-  report NAME   our results beside the paper's; writes NAME.md and, but for smoke, NAME.png
+  report NAME   our results beside the paper's; writes NAME.md and, but for smoke, NAME.png;
+                takes the flags that the runs were made with
   overview      experiments/README.md
 
 Budgets: "smoke" trains two steps of a tiny network on drawn scenes, which proves that every row's configuration
@@ -241,12 +242,9 @@ def _root() -> Path:
 
 @functools.cache
 def _seeds() -> list[int]:
-    try:
-        return [int(seed) for seed in _SEEDS.value]
-    except ValueError:
-        raise UserError(
-            f"--seeds: found {','.join(_SEEDS.value)!r}, must be whole numbers such as 0,1,2"
-        ) from None
+    if not _SEEDS.value or not all(seed.isdecimal() for seed in _SEEDS.value):
+        raise UserError(f"--seeds: found {','.join(_SEEDS.value)!r}, must be whole numbers such as 0,1,2")
+    return [int(seed) for seed in _SEEDS.value]
 
 
 def run() -> None:
