@@ -1,4 +1,4 @@
-"""Installs the package, its data set definitions as ``pseudoseg_tf.datasets``, and the programs."""
+"""Installs the package, datasets/ and experiments/ as its subpackages of those names, and the programs."""
 
 import re
 from pathlib import Path
@@ -18,8 +18,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     # The directory datasets/ gets no importable name "datasets": that belongs to another library.
-    packages=[*find_packages(include=["pseudoseg_tf*"]), "pseudoseg_tf.datasets"],
-    package_dir={"pseudoseg_tf.datasets": "datasets"},
+    packages=[*find_packages(include=["pseudoseg_tf*"]), "pseudoseg_tf.datasets", "pseudoseg_tf.experiments"],
+    package_dir={"pseudoseg_tf.datasets": "datasets", "pseudoseg_tf.experiments": "experiments"},
     package_data={"pseudoseg_tf": ["closeup_features.npz"]},
     install_requires=[
         "absl-py",
@@ -49,6 +49,7 @@ setup(
                 "make_split",
                 "calibrate",
                 "self_train",
+                "experiment",
             )
         ]
     },

@@ -21,7 +21,6 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.comparison import (
@@ -33,8 +32,8 @@ from pseudoseg_tf.comparison import (
     seconds_per_step,
     table,
 )
-from pseudoseg_tf.data.splits import class_balanced_draw, read_ids, write_ids
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.folder_comparison import FEW_STEPS, draw_lists, folder_overrides, schedule
 
 _DATA = flags.DEFINE_string(
     "data", None, "Folder with images/, masks/, classes.txt, train.txt, val.txt, aug_extra.txt."
@@ -60,26 +59,6 @@ ROWS = {
     "weakly": ("train.mode=weakly",),
     "decoder-only": ("train.mode=unlabeled", "pseudo.source=decoder"),
 }
-# What suits a few hundred steps of small batches on a CPU; the same for every row.
-_SHARED = (
-    "model.aspp_channels=128",
-    "model.decoder_channels=128",
-    "model.batch_norm_decay=0.99",
-    "data.crop_size=193",
-    # Views near the size that images have at evaluation: easier than the paper's 0.5 to 2, for less time.
-    "data.min_scale=0.75",
-    "data.max_scale=1.25",
-    "data.cutout=25",
-    "data.batch_labeled=4",
-    "data.batch_unlabeled=4",
-    "train.learning_rate=0.05",
-    "train.backbone_multiplier=0.1",
-    "train.attention_weight=10",
-    "pseudo.weight=0.5",
-    "pseudo.weak_inference=true",
-    "pseudo.strong_statistics=false",
-    "pseudo.repeat_statistics=false",
-)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -93,47 +72,23 @@ def main(argv: Sequence[str]) -> None:
     if unknown:
         raise UserError(f"--rows: found {unknown[0]!r}, allowed: {', '.join(ROWS)}")
     out = Path(_OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
-    shared = (*_folder(Path(_DATA.value), out), *_SHARED, *_SET.value)
+    data = Path(_DATA.value)
+    draw_lists(data, out, _FRACTION.value, frequent=_FREQUENT)
+    shared = (
+        *folder_overrides(data, out, _WEIGHTS.value),
+        *schedule(_STEPS.value, _EVALUATIONS.value),
+        *FEW_STEPS,
+        *_SET.value,
+    )
     # Seed by seed, so that an interrupted comparison has whole seeds.
     runs = [Run(row, int(seed), "folder", (*shared, *ROWS[row])) for seed in _SEEDS.value for row in rows]
     if not _REPORT.value:
-        run_all(runs, out, _STEPS.value, _JOBS.value)
+        run_all(runs, out, len(runs) * _STEPS.value, _JOBS.value)
     done = [run for run in runs if read_lines(run.directory(out) / "history.jsonl")]
     text = _report(done, out)
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     _plot(done, out / "curves.png")
-
-
-def _folder(data: Path, out: Path) -> tuple[str, ...]:
-    """Overrides that name the data; writes the lists of labeled and additional images to ``out``."""
-    ids, extra = (read_ids(data / name, "--data") for name in ("train.txt", "aug_extra.txt"))
-    classes = (data / "classes.txt").read_text(encoding="utf-8").split()
-    frequent = {classes.index(name) for name in _FREQUENT}
-    shown = {}
-    for record_id in ids:
-        with Image.open(data / "masks" / f"{record_id}.png") as mask:
-            shown[record_id] = frequent & set(np.unique(np.asarray(mask)).tolist())
-    count = len(ids) // _FRACTION.value
-    labeled = class_balanced_draw(ids, shown, count, seed=0, min_images_per_class=max(1, count // 11))
-    write_ids(out / "labeled.txt", labeled)
-    write_ids(out / "unlabeled.txt", [i for i in ids if i not in set(labeled)] + extra)
-    every = max(1, _STEPS.value // _EVALUATIONS.value)
-    return (
-        f"data.images={data / 'images'}",
-        f"data.masks={data / 'masks'}",
-        f"data.classes={data / 'classes.txt'}",
-        f"data.labeled={out / 'labeled.txt'}",
-        f"data.unlabeled={out / 'unlabeled.txt'}",
-        f"data.val={data / 'val.txt'}",
-        f"init.weights={_WEIGHTS.value}",
-        f"train.steps={_STEPS.value}",
-        f"pseudo.ramp_steps={_STEPS.value // 2}",
-        f"train.evaluate_every={every}",
-        f"train.checkpoint_every={every}",
-        f"train.pictures_every={every}",
-    )
 
 
 def _miou(entry: dict, names: Sequence[str] = ()) -> float:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.progress import Progress
@@ -23,23 +23,30 @@ _POLL = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training run: a row of a comparison and a seed, which picks weights, data order and views.
+    """One run: a row of a comparison and a seed, which picks weights, data order and views.
 
     Attributes:
         row: what is compared, such as "supervised"; part of the directory's name.
         seed: sets data.seed and train.seed.
         preset: where the configuration starts.
         overrides: "key=value" each.
+        program: trains the row: ``pseudoseg_tf.cli.train``, or the chain of ``self_train``; or, after ``train`` of the
+            same row, ``calibrate``.
     """
 
     row: str
     seed: int
     preset: str
     overrides: tuple[str, ...]
+    program: Literal["train", "self_train", "calibrate"] = "train"
 
     def directory(self, root: str | os.PathLike[str]) -> Path:
         """The run directory under ``root``."""
         return Path(root) / f"{self.row}-seed{self.seed}"
+
+    def scored(self, root: str | os.PathLike[str]) -> Path:
+        """The directory whose ``history.jsonl`` has the scores: of a chain the student's."""
+        return self.directory(root) / ("student" if self.program == "self_train" else "")
 
 
 def run_all(runs: Sequence[Run], root: str | os.PathLike[str], steps: int, jobs: int | None = None) -> None:
@@ -51,7 +58,7 @@ def run_all(runs: Sequence[Run], root: str | os.PathLike[str], steps: int, jobs:
     Args:
         runs: in the order in which they start.
         root: receives a directory and a log file per run.
-        steps: of each run, for the progress line.
+        steps: of all runs together, for the progress line.
         jobs: processes at a time; None: as many as there are cores.
 
     Raises:
@@ -62,7 +69,7 @@ def run_all(runs: Sequence[Run], root: str | os.PathLike[str], steps: int, jobs:
     threads = max(1, cores // jobs)
     waiting, running = list(runs), dict[subprocess.Popen[bytes], Run]()
     os.makedirs(root, exist_ok=True)
-    with Progress(len(runs) * steps, "steps of all runs") as progress:
+    with Progress(steps, "steps of all runs") as progress:
         seen = 0
         try:
             while waiting or running:
@@ -73,7 +80,7 @@ def run_all(runs: Sequence[Run], root: str | os.PathLike[str], steps: int, jobs:
                     if process.poll() is not None:
                         del running[process]
                         _check(process.returncode, run, root)
-                done = sum(_steps_done(run.directory(root)) for run in runs)
+                done = sum(_steps_done(run, root) for run in runs)
                 if done > seen:
                     progress.update(done - seen)
                     seen = done
@@ -91,9 +98,9 @@ def _start(run: Run, root: str | os.PathLike[str], threads: int) -> subprocess.P
         f"runtime.threads={threads}",
         *run.overrides,
     )
-    command = [sys.executable, "-m", "pseudoseg_tf.cli.train"]
-    command += [f"--preset={run.preset}", f"--run_dir={run.directory(root)}"]
-    command += [f"--set={override}" for override in overrides]
+    command = [sys.executable, "-m", f"pseudoseg_tf.cli.{run.program}", f"--run_dir={run.directory(root)}"]
+    if run.program != "calibrate":
+        command += [f"--preset={run.preset}", *(f"--set={override}" for override in overrides)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with open(_log_file(run, root), "ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
@@ -110,9 +117,16 @@ def _check(returncode: int, run: Run, root: str | os.PathLike[str]) -> None:
         raise UserError(f"{run.row}, seed {run.seed}: {lines[-1] if lines else 'failed'} (log: {path})")
 
 
-def _steps_done(run_dir: Path) -> int:
-    entries = read_lines(run_dir / "training.jsonl")
-    return entries[-1]["step"] if entries else 0
+def is_done(run_dir: Path, steps: int) -> bool:
+    """Whether a run has been evaluated after the last of its ``steps``."""
+    history = read_lines(run_dir / "history.jsonl")
+    return bool(history) and history[-1]["step"] >= steps
+
+
+def _steps_done(run: Run, root: str | os.PathLike[str]) -> int:
+    parts = {"train": [""], "self_train": ["teacher", "student"], "calibrate": []}[run.program]
+    logs = [read_lines(run.directory(root) / part / "training.jsonl") for part in parts]
+    return sum(entries[-1]["step"] for entries in logs if entries)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -152,7 +166,7 @@ def table(
     Args:
         columns: title -> value of a run directory.
     """
-    lines = [["row", "seeds", *columns], ["--"] * (len(columns) + 2)]
+    lines = [["row", "seeds", *columns]]
     for row in dict.fromkeys(run.row for run in runs):
         directories = [run.directory(root) for run in runs if run.row == row]
         cells = []
@@ -160,4 +174,10 @@ def table(
             mean, spread = mean_and_spread(value(directory) for directory in directories)
             cells.append(f"{mean:.2f} ± {spread:.2f}")
         lines.append([row, str(len(directories)), *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(lines)
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as a Markdown table; the first line is the header."""
+    ruled = [lines[0], ["--"] * len(lines[0]), *lines[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in ruled)

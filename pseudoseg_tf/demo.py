@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
         flush=True,
     )
     # The long ones first, so that all cores are busy to the end.
-    run_all(runs[::-1], out, steps)
+    run_all(runs[::-1], out, len(runs) * steps)
 
     print("\nValidation, percent: mean ± standard deviation over the seeds")
     print(

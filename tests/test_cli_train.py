@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from PIL import Image
 from pseudoseg_tf import config_io
 from pseudoseg_tf.cli._app import user_message
 from pseudoseg_tf.cli.plan import plan
-from pseudoseg_tf.config import Config
+from pseudoseg_tf.config import Config, RuntimeConfig
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.nn.model import build_model
+from pseudoseg_tf.nn.pass_cost import count_pass
 from pseudoseg_tf.presets import preset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -201,6 +204,35 @@ def test_plan_states_the_unlabeled_pool(
     text = " ".join(plan(small(folder, override), str(tmp_path / "run"), continues=False).split())
     assert f"unlabeled: {images} images, not all with masks" in text
     assert note in text
+
+
+def test_plan_gives_work_memory_and_hours(folder: list[str], tmp_path: Path) -> None:
+    config = small(folder, "train.steps=10", "data.crop_size=33,49", "train.mode=supervised")
+    text = " ".join(plan(config, str(tmp_path / "run"), continues=False, teraflops=0.5).split())
+    model = build_model(2, **dataclasses.asdict(config.model))
+    one = count_pass(model, 33, 49)
+    operations = 2 * one.multiply_accumulates * 10 * 4 * 3
+    assert f"work: {one.multiply_accumulates / 1e9:.4g} billion multiply-accumulates a forward pass" in text
+    assert (
+        f"{operations / 1e15:.3g} petaFLOP in all, {operations / 0.5e12 / 3600:.3g} hours at 0.5 tera" in text
+    )
+    assert f"about {4 * one.activation_bytes / 1e9:.3g} GB for the activations of 4 images" in text
+    half = plan(
+        dataclasses.replace(config, runtime=RuntimeConfig(precision="bfloat16")), "run", continues=False
+    )
+    assert f"about {2 * one.activation_bytes / 1e9:.3g} GB for the activations" in " ".join(half.split())
+    assert "hours" not in half
+
+
+def test_plan_scales_the_schedule_of_the_preset_to_another_batch(folder: list[str], tmp_path: Path) -> None:
+    reference = preset("folder")
+    config = small(folder, "data.batch_labeled=1", "train.steps=10")
+    text = " ".join(plan(config, str(tmp_path / "run"), continues=False, reference=reference).split())
+    # A quarter of the preset's batch of 4: a quarter of 0.007, four times 4000 steps.
+    assert "data.batch_labeled=1 where the preset has 4" in text
+    assert "train.learning_rate=0.00175 train.steps=16000 (here 0.007 and 10)" in text
+    same = plan(small(folder), str(tmp_path / "run"), continues=False, reference=reference)
+    assert "scaling" not in same
 
 
 def test_plan_counts_the_passes_of_an_evaluation(folder: list[str], tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ PACKAGE = ROOT / "pseudoseg_tf"
 # or for a whole subpackage.
 LAYERS = [
     ["__init__", "_keras", "config", "errors", "progress"],
-    ["files", "records", "data.specs"],
+    ["cost", "experiments", "files", "records", "data.specs"],
     ["config_io", "data", "nn"],
     ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize", "check_page"],
     ["checkpoint", "reliability_diagram", "steps", "tf1_checkpoint", "tf1_files"],
-    ["closeups", "comparison", "convert", "evaluate", "export", "inference", "train"],
+    ["closeups", "comparison", "convert", "evaluate", "export", "folder_comparison", "inference", "train"],
     ["calibration", "self_training"],
+    ["budgets", "experiment_catalog", "experiment_report"],
     ["cli", "demo"],
 ]
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -37,13 +38,16 @@ ONLY = {
     "optim": {"_keras"},
     "data": {"config", "data", "datasets", "errors", "files", "progress"},
     "config": set(),
+    "cost": {"config"},
+    "experiments": {"experiments"},
     "errors": set(),
     "_keras": set(),
 }
 
 
 def sources() -> list[Path]:
-    return sorted([*PACKAGE.rglob("*.py"), *(ROOT / "datasets").glob("*.py")])
+    beside = [path for folder in ("datasets", "experiments") for path in (ROOT / folder).glob("*.py")]
+    return sorted([*PACKAGE.rglob("*.py"), *beside])
 
 
 def module_name(path: Path) -> str:
@@ -110,6 +114,11 @@ def test_keras_comes_through_one_file(path: Path) -> None:
             assert ast.unparse(node) != "tf.keras", f"line {node.lineno}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=module_name)
+def test_experiments_are_data(path: Path) -> None:
+    assert own_imports_of(path) <= {"experiments.definition"}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "datasets").glob("*.py")), ids=module_name)
 def test_data_set_definitions_stand_alone(path: Path) -> None:
     allowed = {"data.decode", "data.specs", "data.splits", "errors", "progress"}
@@ -118,7 +127,7 @@ def test_data_set_definitions_stand_alone(path: Path) -> None:
 
 PROGRAMS = (
     *("train", "evaluate", "export", "predict", "convert", "check_data", "make_split", "calibrate"),
-    "self_train",
+    *("self_train", "experiment"),
 )
 
 

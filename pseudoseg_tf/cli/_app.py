@@ -16,8 +16,11 @@ from pseudoseg_tf.errors import UserError
 _HELP_FLAGS = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull")
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
+def run(main: Callable[[Sequence[str]], None], takes_words: bool = False) -> None:
     """Runs ``main(argv)`` as a program and exits; ``main``'s module docstring and flags are its ``--help``.
+
+    Args:
+      takes_words: the program takes commands and names besides flags; ``main`` checks them. Else they are refused.
 
     Example:
       def run() -> None:  # the console script
@@ -35,7 +38,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             rest = flags.FLAGS(argv)
         except flags.Error as error:
             _fail(f"{error} (--help lists the flags)")
-        if rest[1:]:
+        if rest[1:] and not takes_words:
             _fail(f"unexpected argument {rest[1]!r}; every input is a flag (--help lists them)")
         if flags.FLAGS["verbosity"].using_default_value:
             # Else absl would show the notices of every library.

@@ -10,17 +10,28 @@ from pathlib import Path
 from pseudoseg_tf.checkpoint import check_initial_weights
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.config_io import as_text, to_dict, validate_for_classes
+from pseudoseg_tf.cost import forward_passes, images_with_backward, passes, scaled_schedule
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import Source
-from pseudoseg_tf.nn.model import build_model
+from pseudoseg_tf.nn.model import PseudoSegModel, build_model
+from pseudoseg_tf.nn.pass_cost import count_pass
 from pseudoseg_tf.self_training import prepare
 
 
-def plan(config: Config, run_dir: str, continues: bool) -> str:
+def plan(
+    config: Config,
+    run_dir: str,
+    continues: bool,
+    *,
+    reference: Config | None = None,
+    teraflops: float | None = None,
+) -> str:
     """Opens the data, builds the network and describes the run. Writes nothing into ``run_dir``.
 
     Args:
       continues: whether ``run_dir`` holds this run already.
+      reference: the preset, whose schedule is scaled if the run has another batch.
+      teraflops: what the devices sustain together; None: no hours are given.
 
     Raises:
       UserError: if the data or the first weights cannot be used.
@@ -38,9 +49,9 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
     moments = (2 if train.optimizer == "adam" else 1) * model.trainable_variables
     megabytes = 4e-6 * sum(v.shape.num_elements() for v in [*model.variables, *moments])
 
-    passes = _passes(config)
-    cost = sum(images * each for images, _, each in passes)
+    cost = forward_passes(config)
     height, width = data.crop_size
+    one_pass = count_pass(model, height, width)
     passes_to_score = (1 + data.eval_flip) * sum(scale**2 for scale in data.eval_scales)
 
     paragraphs = [
@@ -65,9 +76,12 @@ def plan(config: Config, run_dir: str, continues: bool) -> str:
         *(f"note: {note}" for note in sources.notes),
         *([first_weights] if first_weights else []),
         f"model: {config.model.backbone}, {model.count_params() / 1e6:.2f} million parameters",
-        f"step: {'; '.join(f'{images} x {what}' for images, what, _ in passes)}",
+        f"step: {'; '.join(f'{images} x {what}' for images, what, _ in passes(config))}",
         f"steps: {train.steps}, each worth {cost} forward passes of {height}x{width} pixels "
         "(a backward pass counts as two)",
+        _work(one_pass.multiply_accumulates, train.steps * cost, teraflops),
+        _memory(config, one_pass.activation_bytes, megabytes, model),
+        *([_scaling(config, reference)] if reference and _other_batch(config, reference) else []),
         f"checkpoints: every {train.checkpoint_every} steps; {train.keep} last and 1 best, {megabytes:.0f} "
         f"MB each; {_free_bytes(run_dir) / 1e9:.0f} GB free",
     ]
@@ -107,23 +121,40 @@ def _stream(source: Source, batch: int, steps: int) -> str:
     return f"{len(source)} images, {masks}; {batch} a step, {steps * batch / len(source):.1f} epochs"
 
 
-def _passes(config: Config) -> list[tuple[int, str, int]]:
-    """Returns (images, what is done with each, its cost in forward passes) of a step, as in ``steps.py``."""
-    labeled, additional = config.data.batch_labeled, config.data.batch_unlabeled
-    passes = [(labeled, "labeled forward and backward", 3)]
-    if config.train.mode == "supervised":
-        return passes
-    pseudo = config.pseudo
-    by_moving_statistics = config.model.fine_tune_batch_norm and (
-        pseudo.weak_inference or (pseudo.use_attention and not pseudo.share_weak_pass)
+def _work(multiply_accumulates: int, passes_of_the_run: int, teraflops: float | None) -> str:
+    operations = 2 * multiply_accumulates * passes_of_the_run
+    hours = (
+        f", {operations / teraflops / 1e12 / 3600:.3g} hours at {teraflops:g} teraFLOPS" if teraflops else ""
     )
-    if config.train.mode == "weakly" and not pseudo.classify_labeled:
-        passes.append((additional, "weak view forward, backward from its image labels", 3))
-    elif not (by_moving_statistics and pseudo.weak_inference):
-        passes.append((additional, "weak view forward", 1))
-    if by_moving_statistics:
-        passes.append((additional, "weak view forward, by moving statistics", 1))
-    return [*passes, (additional, "strong view forward and backward", 3)]
+    return (
+        f"work: {multiply_accumulates / 1e9:.4g} billion multiply-accumulates a forward pass, "
+        f"{operations / 1e15:.3g} petaFLOP in all{hours}; evaluation not counted"
+    )
+
+
+def _memory(config: Config, activation_bytes: int, checkpoint_megabytes: float, model: PseudoSegModel) -> str:
+    images = images_with_backward(config)
+    gradients = 4e-6 * sum(v.shape.num_elements() for v in model.trainable_variables)
+    bytes_each = activation_bytes / (2 if config.runtime.precision == "bfloat16" else 1)
+    return (
+        f"memory: about {images * bytes_each / 1e9:.3g} GB for the activations of {images} images with a backward "
+        f"pass, over all devices, and {checkpoint_megabytes + gradients:.0f} MB on each for weights, gradients and "
+        "optimizer; an estimate"
+    )
+
+
+def _other_batch(config: Config, reference: Config) -> bool:
+    return config.data.batch_labeled != reference.data.batch_labeled
+
+
+def _scaling(config: Config, reference: Config) -> str:
+    rate, steps = scaled_schedule(config, reference)
+    data, train = config.data, config.train
+    return (
+        f"note: data.batch_labeled={data.batch_labeled} where the preset has {reference.data.batch_labeled}; by the "
+        f"linear scaling rule it goes with train.learning_rate={rate:g} train.steps={steps} (here "
+        f"{train.learning_rate:g} and {train.steps})"
+    )
 
 
 def _free_bytes(run_dir: str) -> int:

@@ -28,6 +28,12 @@ _PRESET = flags.DEFINE_string(
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run: checkpoints, scores, pictures.")
 _SET = flags.DEFINE_multi_string("set", [], "Change a key: --set train.steps=2000")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check everything, print the plan and its cost; no training.")
+_TERAFLOPS = flags.DEFINE_float(
+    "teraflops",
+    None,
+    "For --dry_run: what all devices sustain together, to give the hours.",
+    lower_bound=1e-6,
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -35,8 +41,9 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if not _RUN_DIR.value:
         raise UserError("--run_dir: missing; name the directory of the run, such as runs/first")
+    reference = None
     if _PRESET.value:
-        config = preset(_PRESET.value)
+        config = reference = preset(_PRESET.value)
     elif (Path(_RUN_DIR.value) / "config.json").is_file():
         config = config_io.load(_RUN_DIR.value)
     else:
@@ -49,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     if _DRY_RUN.value:
         from pseudoseg_tf.cli.plan import plan
 
-        print(plan(config, _RUN_DIR.value, continues))
+        print(plan(config, _RUN_DIR.value, continues, reference=reference, teraflops=_TERAFLOPS.value))
     else:
         from pseudoseg_tf.train import train
 

@@ -1,0 +1,19 @@
+"""Table 2: few of VOC's training masks, the augmented set as unlabeled images."""
+
+from pseudoseg_tf.experiments.definition import ISSUE, RESNET_101, VOC, Experiment, Row
+
+PAPER = {"1_2": None, "1_4": None, "1_8": None, "1_16/1": None}
+
+EXPERIMENT = Experiment(
+    title="VOC 2012 by number of labeled images: 732, 366, 183, 92",
+    varies=(),
+    rows=tuple(
+        Row(split, "voc12", (*VOC, *RESNET_101, f"data.labeled={split}"), paper)
+        for split, paper in PAPER.items()
+    ),
+    sources=(
+        f"{ISSUE.format(2)}: labeled sets down to 92 images, all of the augmented set unlabeled",
+        f"{ISSUE.format(3)}: an author says that its 92 are 16_clean_3, our 1_16/1",
+        "no source at hand gives its numbers or confirms the depth of its ResNet",
+    ),
+)

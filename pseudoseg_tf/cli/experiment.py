@@ -1,0 +1,256 @@
+r"""Lists, runs and reports the experiments of the paper.
+
+  list          a line for each experiment
+  show NAME     its rows: what the paper reports, the command of each run, what it costs
+  run NAME      trains what is missing, each run its own process, then reports; NAME may be "all"
+  report NAME   our results beside the paper's; writes NAME.md and, but for smoke, NAME.png;
+                takes the flags that the runs were made with
+  overview      experiments/README.md
+
+Budgets: "smoke" trains two steps of a tiny network on drawn scenes, which proves that every row's configuration
+trains; "cpu" is the same comparison on a folder of real images (--data, --weights) with a small network; "full" is
+the paper's run. Started again, a comparison continues where it was.
+
+Example:
+  pseudoseg-experiment show table05
+  pseudoseg-experiment run table05 --budget=smoke
+  pseudoseg-experiment run table05 --budget=cpu --data=../shared/data/voc12_subset \
+    --weights=../shared/weights/mobilenet_v1_1.0_imagenet.npz
+  pseudoseg-experiment run fig03 --only=voc-unlabeled-1_16/1 --budget=full --weights=zoo
+  pseudoseg-experiment report table05 --budget=full
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from pseudoseg_tf.budgets import configuration, full, on_cpu, run_of, smoke
+from pseudoseg_tf.cli import _app
+from pseudoseg_tf.comparison import Run, is_done, markdown_table, run_all
+from pseudoseg_tf.config_io import apply_overrides, nearest
+from pseudoseg_tf.cost import forward_passes
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.experiment_catalog import experiment_names, load_experiment, rows_of
+from pseudoseg_tf.experiment_report import (
+    Result,
+    aligned,
+    calibration_file,
+    overview,
+    paper_value,
+    plot,
+    read_result,
+    report_cells,
+    without_scores,
+)
+from pseudoseg_tf.experiments.definition import Experiment, Row
+from pseudoseg_tf.folder_comparison import TooFewImagesError
+from pseudoseg_tf.presets import preset
+
+_ONLY = flags.DEFINE_list("only", [], "Rows to run, show or report; all if empty.")
+_BUDGET = flags.DEFINE_enum(
+    "budget",
+    None,
+    ["smoke", "cpu", "full"],
+    "smoke, cpu or full; if not given, show means full, the others smoke.",
+)
+_OUT = flags.DEFINE_string(
+    "out", "runs/experiments", "Directory of all runs and reports, in a folder a budget."
+)
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of weights, data order and views; a run each.")
+_DATA = flags.DEFINE_string(
+    "data", None, "cpu: folder with images/, masks/, classes.txt, train.txt, val.txt, aug_extra.txt."
+)
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "First weights. cpu: of MobileNetV1, as init.weights (imagenet if not given); full: directory of DeepLab's "
+    "model zoo, with xception_65/model.ckpt and so on (zoo if not given).",
+)
+_STEPS = flags.DEFINE_integer("steps", 500, "cpu: steps of every run.", lower_bound=1)
+_EVALUATIONS = flags.DEFINE_integer("evaluations", 2, "cpu: evaluations in a run.", lower_bound=1)
+_JOBS = flags.DEFINE_integer(
+    "jobs", None, "Processes at a time; the number of cores if not given.", lower_bound=1
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Does what the words say."""
+    commands: dict[str, Callable[[str], None]] = {"show": _show, "run": _run, "report": _report}
+    plain = {"list": _list, "overview": _overview}
+    word, *names = argv[1:] or [""]
+    flags.FLAGS.budget = _BUDGET.value or ("full" if word == "show" else "smoke")
+    if word in plain and not names:
+        plain[word]()
+    elif word in commands and len(names) == 1:
+        commands[word](names[0])
+    elif word in plain or word in commands:
+        found = " ".join(names) or "nothing"
+        wants = "no name" if word in plain else "one experiment, or all"
+        raise UserError(f"{word}: found {found}, takes {wants} (--help shows examples)")
+    else:
+        known = [*plain, *commands]
+        raise UserError(
+            f"command {word!r}: unknown; nearest: {nearest(word, known)}; commands: {', '.join(known)} (--help)"
+        )
+
+
+def _list() -> None:
+    lines = [["name", "rows", "with the paper's value", ""]]
+    for name in experiment_names():
+        experiment = load_experiment(name)
+        known = sum(row.paper is not None for row in experiment.rows)
+        lines.append([name, str(len(experiment.rows)), str(known), experiment.title])
+    print(aligned(lines))
+
+
+def _overview() -> None:
+    print(overview((name, load_experiment(name)) for name in experiment_names()))
+
+
+def _show(name: str) -> None:
+    for shown, experiment in _chosen(name):
+        print(f"{shown}: {experiment.title} ({experiment.metric})")
+        for source in experiment.sources:
+            print(f"  source: {source}")
+        for row in rows_of(experiment, _ONLY.value):
+            overrides = _overrides(row, experiment)
+            config = configuration(row, overrides)
+            height, width = config.data.crop_size
+            run = run_of(row, overrides, _seeds()[0])
+            steps, passes = config.train.steps * _trainings(run), forward_passes(config)
+            print(
+                f"\n{row.name}\n"
+                f"  paper: {paper_value(row)}\n"
+                f"  cost: {steps} steps, {steps * passes / 1e6:.3g} million forward passes of {height}x{width} pixels"
+            )
+            for command in _commands(row, run):
+                print(f"  {command}")
+
+
+def _commands(row: Row, run: Run) -> list[str]:
+    """What trains the row, and what measures it if training does not."""
+    run_dir = f"--run_dir={run.directory(_root())}"
+    made = [
+        f"pseudoseg-{run.program.replace('_', '-')}",
+        f"--preset={run.preset}",
+        run_dir,
+        *(f"--set={override}" for override in run.overrides),
+    ]
+    measured = [["pseudoseg-calibrate", run_dir]] if row.kind == "calibrate" else []
+    return [shlex.join(words) for words in (made, *measured)]
+
+
+def _run(name: str) -> None:
+    runs: dict[Path, Run] = {}
+    calibrations: dict[Path, Run] = {}
+    for shown, experiment in _chosen(name):
+        for row in rows_of(experiment, _ONLY.value):
+            for run in _runs(shown, row, experiment):
+                runs[run.directory(_root())] = run
+                if row.kind == "calibrate":
+                    calibrations[run.directory(_root())] = dataclasses.replace(run, program="calibrate")
+    missing = [run for run in runs.values() if not is_done(run.scored(_root()), _steps(run))]
+    print(f"{len(runs)} different runs, {len(missing)} to make (logs in {_root()})", flush=True)
+    if missing:
+        if _BUDGET.value == "smoke":
+            _draw_scenes(missing[0])
+        run_all(missing, _root(), sum(_steps(run) * _trainings(run) for run in missing), _JOBS.value)
+    uncalibrated = [run for path, run in calibrations.items() if not calibration_file(path).exists()]
+    if uncalibrated:
+        run_all(uncalibrated, _root(), 0, _JOBS.value)
+    _report(name)
+
+
+def _report(name: str) -> None:
+    for shown, experiment in _chosen(name):
+        results = []
+        for row in rows_of(experiment, _ONLY.value):
+            runs = _runs(shown, row, experiment)
+            result = read_result(row, runs[0], _root()) if runs else Result(row)
+            results.append(without_scores(result) if _BUDGET.value == "smoke" else result)
+        cells = report_cells(results)
+        heading = f"{shown}: {experiment.title} ({experiment.metric}; {_BUDGET.value} budget)"
+        print(f"\n{heading}\n{aligned(cells)}")
+        _root().mkdir(parents=True, exist_ok=True)
+        (_root() / f"{shown}.md").write_text(f"{heading}\n\n{markdown_table(cells)}\n", encoding="utf-8")
+        if _BUDGET.value != "smoke":
+            plot(shown, experiment, results, _root() / f"{shown}.png")
+    if _BUDGET.value == "cpu":
+        print("\nThe rows compare with each other; only the full budget compares with the paper.")
+
+
+def _chosen(name: str) -> list[tuple[str, Experiment]]:
+    if name == "all" and _ONLY.value:
+        raise UserError("--only: rows belong to one experiment; name it instead of all")
+    return [(each, load_experiment(each)) for each in (experiment_names() if name == "all" else [name])]
+
+
+def _runs(name: str, row: Row, experiment: Experiment) -> list[Run]:
+    """The runs of a row, a seed each; none, with a line that says why, if the folder is too small for its split."""
+    try:
+        overrides = _overrides(row, experiment)
+    except TooFewImagesError as error:
+        print(f"{name}, {row.name}: not run, {error}", flush=True)
+        return []
+    return [run_of(row, overrides, seed) for seed in _seeds()]
+
+
+def _overrides(row: Row, experiment: Experiment) -> tuple[str, ...]:
+    if _BUDGET.value == "smoke":
+        return smoke(row, experiment)
+    if _BUDGET.value == "full":
+        return full(row, _WEIGHTS.value or "zoo")
+    if not _DATA.value:
+        raise UserError("--data: missing; --budget=cpu needs a folder of real images (--help)")
+    return on_cpu(
+        row,
+        experiment,
+        Path(_DATA.value),
+        _root() / "lists",
+        _WEIGHTS.value or "imagenet",
+        _STEPS.value,
+        _EVALUATIONS.value,
+    )
+
+
+def _trainings(run: Run) -> int:
+    """Self-training trains a teacher and a student."""
+    return 2 if run.program == "self_train" else 1
+
+
+def _steps(run: Run) -> int:
+    return apply_overrides(preset(run.preset), run.overrides).train.steps
+
+
+def _draw_scenes(run: Run) -> None:
+    """Prepares the drawn data set here, because two training processes that find it missing would both draw it."""
+    # TensorFlow takes seconds to import: only now, when there is something to train.
+    from pseudoseg_tf.data.sources import open_sources
+
+    open_sources(apply_overrides(preset(run.preset), run.overrides).data, "supervised")
+
+
+def _root() -> Path:
+    return Path(_OUT.value) / _BUDGET.value
+
+
+@functools.cache
+def _seeds() -> list[int]:
+    if not _SEEDS.value or not all(seed.isdecimal() for seed in _SEEDS.value):
+        raise UserError(f"--seeds: found {','.join(_SEEDS.value)!r}, must be whole numbers such as 0,1,2")
+    return [int(seed) for seed in _SEEDS.value]
+
+
+def run() -> None:
+    """Entry point of pseudoseg-experiment."""
+    _app.run(main, takes_words=True)
+
+
+if __name__ == "__main__":
+    run()

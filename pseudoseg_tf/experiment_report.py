@@ -1,0 +1,176 @@
+"""Our results beside the paper's: as text, as Markdown and as a picture. What was not run is said so, never guessed."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pseudoseg_tf import config_io
+from pseudoseg_tf.comparison import Run, last_and_best, markdown_table, mean_and_spread, read_lines
+from pseudoseg_tf.experiments.definition import Experiment, Row
+from pseudoseg_tf.files import read_json
+
+NOT_RUN = "not run"
+_COLUMNS = ("row", "paper", "last", "best", "seeds", "note")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What the finished runs of a row have, a value a seed.
+
+    Attributes:
+        last: the experiment's metric after the last step, percent.
+        best: mIoU of the best evaluation on the way, percent.
+        note: what is missing.
+    """
+
+    row: Row
+    last: tuple[float, ...] = ()
+    best: tuple[float, ...] = ()
+    note: str = NOT_RUN
+
+
+def read_result(row: Row, run: Run, root: Path) -> Result:
+    """Reads the runs of a row, whichever seeds are there.
+
+    Args:
+        run: one of them; the others are at its place with other seeds.
+    """
+    last: list[float] = []
+    best: list[float] = []
+    unfinished = []
+    for seed in sorted(_seeds_there(run, root)):
+        directory = dataclasses.replace(run, seed=seed).scored(root)
+        if row.kind == "calibrate":
+            last += _calibration_error(row, directory)
+        elif read_lines(directory / "history.jsonl"):
+            steps = config_io.load(directory).train.steps
+            at_last, at_best = last_and_best(directory)
+            if at_last["step"] < steps:
+                unfinished.append(f"seed {seed} at step {at_last['step']} of {steps}")
+            else:
+                last.append(100 * at_last["miou"])
+                best.append(100 * at_best["miou"])
+    note = ", ".join(unfinished) or ("" if last else NOT_RUN)
+    return Result(row, tuple(last), tuple(best), note)
+
+
+def calibration_file(directory: Path) -> Path:
+    """What ``pseudoseg-calibrate`` writes for a run directory."""
+    return directory / "calibration" / "calibration.json"
+
+
+def _seeds_there(run: Run, root: Path) -> list[int]:
+    names = (path.name.removeprefix(f"{run.row}-seed") for path in root.glob(f"{run.row}-seed*"))
+    return [int(name) for name in names if name.isdecimal()]
+
+
+def _calibration_error(row: Row, directory: Path) -> list[float]:
+    if not calibration_file(directory).exists():
+        return []
+    maps = read_json(calibration_file(directory))["maps"]
+    return [100 * scores["ece"] for name, scores in maps.items() if re.sub("[, ]+", "-", name) == row.name]
+
+
+def without_scores(result: Result) -> Result:
+    """The same with "runs" in place of scores, for runs of two steps, whose scores mean nothing."""
+    return Result(result.row, note="runs" if result.last else result.note)
+
+
+def report_cells(results: Sequence[Result]) -> list[list[str]]:
+    """The table of an experiment; the first line is the header."""
+    lines = [list(_COLUMNS)]
+    for result in results:
+        lines.append(
+            [
+                result.row.name,
+                paper_value(result.row),
+                _over_seeds(result.last),
+                _over_seeds(result.best),
+                str(len(result.last) or "-"),
+                result.note,
+            ]
+        )
+    return lines
+
+
+def paper_value(row: Row) -> str:
+    """The paper's number, or that none is known."""
+    return "unknown" if row.paper is None else f"{row.paper:.2f}"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as text in columns."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def overview(experiments: Iterable[tuple[str, Experiment]]) -> str:
+    """All rows of all experiments as Markdown: the content of ``experiments/README.md``."""
+    parts = [
+        "# The experiments of the paper",
+        "",
+        "Made by `pseudoseg-experiment overview > experiments/README.md`; change the other files of this directory.",
+        "Percent. Paper: as the sources below each table give it; unknown: none of them does. Ours: last mIoU under",
+        "the full budget, which wants several accelerators for days. ../README.md says how to try one in minutes.",
+    ]
+    for name, experiment in experiments:
+        lines = [["row", f"paper, {experiment.metric.removesuffix(', percent')}", "ours", "command"]]
+        for row in experiment.rows:
+            command = f"pseudoseg-experiment run {name} --only={row.name} --budget=full"
+            ours = NOT_RUN if row.ours is None else f"{row.ours:.2f}"
+            lines.append([row.name, paper_value(row), ours, f"`{command}`"])
+        parts += ["", f"## {name}: {experiment.title}", "", markdown_table(lines), ""]
+        parts += [f"- {source}" for source in experiment.sources]
+    return "\n".join(parts)
+
+
+def plot(name: str, experiment: Experiment, results: Sequence[Result], path: Path) -> None:
+    """Draws the paper's values and ours, a line a row; rows without either stay empty."""
+    # Slow to import, and not installed with the package but with its development tools.
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.35 * len(results)))
+    places = range(len(results))
+    papers = [
+        (place, r.row.paper) for place, r in zip(places, results, strict=True) if r.row.paper is not None
+    ]
+    if papers:
+        axes.plot([value for _, value in papers], [place for place, _ in papers], "k|", ms=14, label="paper")
+    for which, color in (("best", "0.7"), ("last", "C0")):
+        ours = [
+            (place, getattr(r, which)) for place, r in zip(places, results, strict=True) if getattr(r, which)
+        ]
+        if ours:
+            spreads = [mean_and_spread(values) for _, values in ours]
+            axes.errorbar(
+                [mean for mean, _ in spreads],
+                [place for place, _ in ours],
+                xerr=[spread for _, spread in spreads],
+                fmt="o",
+                color=color,
+                label=f"ours, {which}",
+            )
+    axes.set_yticks(list(places), [f"{r.row.name}{f' ({r.note})' if r.note else ''}" for r in results])
+    axes.invert_yaxis()
+    axes.set(xlabel=experiment.metric, title=f"{name}: {experiment.title}")
+    axes.grid(axis="x", alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    mean, spread = mean_and_spread(values)
+    return f"{mean:.2f} ± {spread:.2f}" if len(values) > 1 else f"{mean:.2f}"

@@ -1,0 +1,228 @@
+"""pseudoseg-experiment as a user meets it, and what a report says of runs that are done, half done and absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+from pseudoseg_tf import comparison, config_io
+from pseudoseg_tf.budgets import configuration, full, run_of, smoke
+from pseudoseg_tf.comparison import Run
+from pseudoseg_tf.experiment_catalog import load_experiment
+from pseudoseg_tf.experiment_report import (
+    Result,
+    aligned,
+    calibration_file,
+    plot,
+    read_result,
+    report_cells,
+    without_scores,
+)
+from pseudoseg_tf.experiments.definition import Row
+from pseudoseg_tf.files import write_json
+from pseudoseg_tf.presets import preset
+
+ROOT = Path(__file__).resolve().parents[1]
+TEMPERATURE = load_experiment("temperature")
+
+
+def experiment(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pseudoseg_tf.cli.experiment", *words]
+    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+
+
+def pretend(run: Run, root: Path, scores: dict[int, float], row: Row) -> None:
+    """A run directory with an evaluation of an mIoU at each step, as training would leave it."""
+    directory = run.scored(root)
+    config_io.save(directory, row.preset, configuration(row, run.overrides))
+    lines = [json.dumps({"step": step, "miou": miou}) + "\n" for step, miou in scores.items()]
+    (directory / "history.jsonl").write_text("".join(lines))
+
+
+def test_list_has_every_experiment() -> None:
+    done = experiment("list")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[:2] == ["name", "rows"]
+    assert lines[1].split()[:3] == ["table01", "2", "1"]
+
+
+def test_show_gives_the_command_that_makes_the_run() -> None:
+    done = experiment("show", "table05", "--only=fused-1_4", "--out=o")
+    assert done.returncode == 0, done.stderr
+    row = next(row for row in load_experiment("table05").rows if row.name == "fused-1_4")
+    run = run_of(row, full(row), 0)
+    command = done.stdout.splitlines()[-1].split()
+    assert command[:3] == ["pseudoseg-train", "--preset=voc12", f"--run_dir=o/full/{run.row}-seed0"]
+    overrides = [word.removeprefix("--set=") for word in command[3:]]
+    assert config_io.apply_overrides(preset("voc12"), overrides) == configuration(row, full(row))
+    assert "paper: 73.79\n" in done.stdout
+    # 64 labeled x 3, 64 weak x 2, 64 strong x 3, 30000 times.
+    assert "30000 steps, 15.4 million forward passes of 513x513 pixels" in done.stdout
+    assert "decoder-1_4" not in done.stdout
+
+
+def test_show_of_chains_names_their_programs() -> None:
+    assert "pseudoseg-self-train --preset=voc12" in experiment("show", "self_training").stdout
+    calibration = experiment("show", "fig05a", "--only=SGC").stdout.splitlines()
+    assert calibration[-1].startswith(
+        "  pseudoseg-calibrate --run_dir=runs/experiments/full/unlabeled-1_16-1-"
+    )
+    assert calibration[-2].startswith("  pseudoseg-train ")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ([], ["command ''", "list, overview, show, run, report"]),
+        (["lst"], ["'lst'", "nearest: list"]),
+        (["list", "table05"], ["list: found table05, takes no name"]),
+        (["show"], ["show: found nothing, takes one experiment, or all"]),
+        (["run", "table01", "table02"], ["run: found table01 table02"]),
+        (["show", "table5"], ["experiment 'table5'", "nearest: table05"]),
+        (["report", "table05", "--only=fusd-1_4"], ["--only: found 'fusd-1_4'", "nearest: fused-1_4"]),
+        (["run", "all", "--only=fused-1_4"], ["--only", "instead of all"]),
+        (["run", "table05", "--budget=cpu"], ["--data: missing"]),
+        (["run", "table05", "--budget=tiny"], ["budget", "tiny"]),
+        (["run", "table05", "--seeds=a"], ["--seeds: found 'a'"]),
+        (["run", "table05", "--seeds="], ["--seeds: found ''"]),
+        (["run", "table05", "--seeds=0,-1"], ["--seeds: found '0,-1'"]),
+        (["run", "table05", "--budget=cpu", "--data=nowhere"], ["nowhere"]),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], parts: list[str], tmp_path: Path) -> None:
+    done = experiment(*words, f"--out={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    for part in parts:
+        assert part in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_report_of_seeds_of_an_unfinished_run_and_of_none(tmp_path: Path) -> None:
+    rows = TEMPERATURE.rows[:3]
+    runs = [run_of(row, full(row), 0) for row in rows]
+    pretend(runs[0], tmp_path, {15000: 0.5, 30000: 0.4}, rows[0])
+    pretend(Run(runs[0].row, 7, "voc12", runs[0].overrides), tmp_path, {30000: 0.6}, rows[0])
+    pretend(runs[1], tmp_path, {1000: 0.3}, rows[1])
+    (tmp_path / f"{runs[2].row}-seed0.log").write_text("stopped at once")
+    results = [read_result(row, run, tmp_path) for row, run in zip(rows, runs, strict=True)]
+    assert results == [
+        Result(rows[0], (40.0, 60.0), (50.0, 60.0), ""),
+        Result(rows[1], (), (), "seed 0 at step 1000 of 30000"),
+        Result(rows[2], (), (), "not run"),
+    ]
+    assert report_cells(results)[1:] == [
+        # The standard deviations of 40 and 60, of 50 and 60.
+        ["T-0.1", "unknown", "50.00 ± 14.14", "55.00 ± 7.07", "2", ""],
+        ["T-0.3", "unknown", "-", "-", "-", "seed 0 at step 1000 of 30000"],
+        ["T-0.5", "67.06", "-", "-", "-", "not run"],
+    ]
+    assert without_scores(results[0]) == Result(rows[0], note="runs")
+    assert without_scores(results[2]) == results[2]
+
+
+def test_report_of_the_student(tmp_path: Path) -> None:
+    row = load_experiment("self_training").rows[1]
+    run = run_of(row, full(row), 0)
+    pretend(run, tmp_path, {30000: 0.25}, row)
+    assert read_result(row, run, tmp_path).last == (25.0,)
+
+
+def test_report_of_a_calibration(tmp_path: Path) -> None:
+    rows = {row.name: row for row in load_experiment("fig05a").rows}
+    run = run_of(rows["SGC"], full(rows["SGC"]), 0)
+    pretend(run, tmp_path, {30000: 0.25}, rows["SGC"])
+    assert read_result(rows["SGC"], run, tmp_path).note == "not run"
+    maps = {"SGC": {"ece": 0.125}, "fusion, sharpened": {"ece": 0.5}, "fusion without Norm": {"ece": 0.25}}
+    write_json(calibration_file(run.directory(tmp_path)), {"maps": maps})
+    for name, expected in (("SGC", 12.5), ("fusion-sharpened", 50.0), ("fusion-without-Norm", 25.0)):
+        assert read_result(rows[name], run, tmp_path) == Result(rows[name], (expected,), (), "")
+
+
+@pytest.mark.parametrize(
+    ("program", "configured"), [("train", True), ("self_train", True), ("calibrate", False)]
+)
+def test_each_run_is_a_process_of_its_program(
+    program: str, configured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    class Done:
+        returncode = 0
+        __class_getitem__ = classmethod(lambda cls, _: cls)
+
+        def __init__(self, command: list[str], **_: object) -> None:
+            started.append(command)
+
+        def poll(self) -> int:
+            return 0
+
+    monkeypatch.setattr(comparison.subprocess, "Popen", Done)
+    comparison.run_all([Run("row", 3, "shapes", ("train.steps=2",), program)], tmp_path, 2, jobs=1)
+    (command,) = started
+    assert command[1:4] == ["-m", f"pseudoseg_tf.cli.{program}", f"--run_dir={tmp_path / 'row-seed3'}"]
+    assert ("--preset=shapes" in command) == configured
+    assert ("--set=data.seed=3" in command and "--set=train.steps=2" in command) == configured
+
+
+def test_a_run_is_done_when_its_last_step_is_scored(tmp_path: Path) -> None:
+    assert not comparison.is_done(tmp_path, 2)
+    (tmp_path / "history.jsonl").write_text(json.dumps({"step": 1, "miou": 0.1}) + "\n")
+    assert comparison.is_done(tmp_path, 1)
+    assert not comparison.is_done(tmp_path, 2)
+
+
+def test_text_is_aligned() -> None:
+    assert aligned([["a", "bbb", "c"], ["aa", "b", ""]]) == "a   bbb  c\naa  b"
+
+
+def test_picture_of_results_and_gaps(tmp_path: Path) -> None:
+    rows = TEMPERATURE.rows
+    results = [Result(rows[0], (40.0, 60.0), (50.0, 60.0), ""), *(Result(row) for row in rows[1:])]
+    plot("temperature", TEMPERATURE, results, tmp_path / "t.png")
+    picture = matplotlib.image.imread(tmp_path / "t.png")
+    assert picture.shape[1] > picture.shape[0] > 200
+    nothing = tmp_path / "nothing.png"
+    plot("temperature", TEMPERATURE, [Result(row) for row in rows[:1]], nothing)
+    assert nothing.exists()
+
+
+def test_report_of_the_program_writes_markdown(tmp_path: Path) -> None:
+    row = TEMPERATURE.rows[0]
+    pretend(run_of(row, full(row), 0), tmp_path / "full", {30000: 0.4}, row)
+    done = experiment("report", "temperature", "--budget=full", f"--out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "T-0.1  unknown  40.00  40.00  1\n" in done.stdout
+    text = (tmp_path / "full/temperature.md").read_text()
+    assert "| T-0.1 | unknown | 40.00 | 40.00 | 1 |  |\n" in text
+    assert "| T-0.5 | 67.06 | - | - | - | not run |\n" in text
+    assert (tmp_path / "full/temperature.png").exists()
+
+
+@pytest.mark.slow
+def test_smoke_trains_and_does_not_train_again(tmp_path: Path) -> None:
+    # Of Table 5, whose two labeled sets are one under smoke.
+    words = (
+        "run",
+        "table05",
+        "--only=fused-1_4,fused-1_16/1",
+        "--budget=smoke",
+        f"--out={tmp_path}",
+        "--jobs=1",
+    )
+    done = experiment(*words)
+    assert done.returncode == 0, done.stderr
+    assert "1 different runs, 1 to make" in done.stdout
+    assert "fused-1_4     73.79  -     -     -      runs\n" in done.stdout
+    row = next(row for row in load_experiment("table05").rows if row.name == "fused-1_4")
+    run = run_of(row, smoke(row, load_experiment("table05")), 0)
+    history = run.directory(tmp_path / "smoke") / "history.jsonl"
+    assert json.loads(history.read_text().splitlines()[-1])["step"] == 2
+    assert "1 different runs, 0 to make" in experiment(*words).stdout
