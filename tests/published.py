@@ -29,7 +29,7 @@ def prepare(name: str, manual_dir: Path, data_dir: Path) -> dict[str, list[Recor
     builder, info = open_builder(name, str(data_dir), str(manual_dir))
     indexes, splits = SplitIndexes(builder), {}
     for split in builder.info.splits:
-        source = TFDSSource(info, builder, indexes, split, "data.unlabeled")
+        source = TFDSSource(info, builder, indexes, split, f"data.unlabeled={split}")
         splits[split] = [source.read(index) for index in range(len(source))]
     return splits
 

@@ -45,7 +45,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--out: {out} is a file; name a folder")
 
     report = check_data(config.data, config.train.mode)
-    print(_aligned(report.list_table()), _aligned(report.class_table()), sep="\n\n", end="\n\n")
+    print(_aligned(report.list_table()), _aligned(report.class_table()), sep="\n\n")
+    print(f"background: {report.info.background}", end="\n\n")
     for finding in report.findings:
         for line in finding.text():
             print(f"{finding.severity}: {line}")

@@ -168,6 +168,11 @@ def _training_ids(data: DataConfig, data_set: str) -> Sequence[str]:
     from pseudoseg_tf.data.sources import open_labeled
     from pseudoseg_tf.data.split_catalog import base_split
 
+    if data.source != "tfds" and not data.labeled:
+        raise UserError(
+            f"--named={data_set}: its splits are drawn from the ids of all training images; add "
+            "--preset=cityscapes --set data.manual_dir=FOLDER, or name them in a list file, as data.labeled"
+        )
     if data.source == "tfds":
         data = dataclasses.replace(data, labeled=base_split(data_set))
     return open_labeled(data).ids

@@ -61,7 +61,7 @@ def plan(
     paragraphs += [
         "",
         f"run directory: {run_dir} ({'continues the run in it' if continues else 'new'})",
-        f"classes: {info.num_classes} ({', '.join(info.class_names)})",
+        f"classes: {info.num_classes} ({', '.join(info.class_names)}); background: {info.background}",
         f"labeled: {_stream(sources.labeled, data.batch_labeled, train.steps)}",
     ]
     if sources.unlabeled is not None:
@@ -74,6 +74,7 @@ def plan(
         f"val: {len(sources.val)} images, scored {-(-train.steps // train.evaluate_every)} times"
         + (f", each worth {passes_to_score:g} forward passes" if passes_to_score != 1 else ""),
         *(f"note: {note}" for note in sources.notes),
+        "note: pictures were not decoded, and masks only in part; pseudoseg-check-data looks at all of them",
         *([first_weights] if first_weights else []),
         f"model: {config.model.backbone}, {model.count_params() / 1e6:.2f} million parameters",
         f"step: {'; '.join(f'{images} x {what}' for images, what, _ in passes(config))}",

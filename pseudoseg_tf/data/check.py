@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import hashlib
+import io
 import os
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -16,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from pseudoseg_tf.config import DataConfig
-from pseudoseg_tf.data.decode import check_same_size, decode_image, decode_mask
+from pseudoseg_tf.data.decode import check_sizes, decode_image, decode_mask
 from pseudoseg_tf.data.findings import Findings, ListSummary, Report
 from pseudoseg_tf.data.selection import without
 from pseudoseg_tf.data.sources import (
@@ -41,6 +42,8 @@ _AT_ONCE = 256
 # A side shorter than this is no picture of anything; of an image of more crops than this each crop shows little.
 _MIN_SIDE = 16
 _MAX_CROPS = 16
+# What people call the pixels of no object.
+_BACKGROUND_NAMES = ("background", "bg", "backgrnd", "other", "others", "none", "rest")
 # What people call pixels that belong to no class.
 _IGNORE_NAMES = (
     "ignore",
@@ -136,10 +139,8 @@ def _look_at(source: Source, key: str, index: int) -> _Look:
     if labels is not None:
         look.counts = np.bincount(labels.ravel(), minlength=256)
         if image is not None:
-            look.attempt(
-                "masks of another size",
-                lambda: check_same_size(f"image {name}", image.shape[:2], f"mask {name}", labels.shape),
-            )
+            files = io.BytesIO(record.image), f"image {name}", io.BytesIO(mask), f"mask {name}"
+            look.attempt("masks of another size", lambda: check_sizes(*files))
     return look
 
 
@@ -191,8 +192,8 @@ def _take_in(
     if seen == {IGNORE_LABEL}:
         line = f"{where}: every pixel is ignored ({IGNORE_LABEL}); nothing is learned from it or scored on it"
         findings.add("warning", "masks that say nothing", line)
-    # Of two classes, decoding refuses such masks.
-    elif seen == {0, IGNORE_LABEL}:
+    # Of two classes, decoding refuses such masks; without a background, 0 is a class like others.
+    elif seen == {0, IGNORE_LABEL} and summary.source.info.has_background:
         findings.add(
             "warning",
             "masks of 0 and 255 alone",
@@ -250,14 +251,31 @@ def _check_image_labels(unlabeled: ListSummary, data: DataConfig, findings: Find
     with findings.collect(kind):
         ids, lacking = unlabeled.source.ids, unlabeled.without_mask
         rows = image_labels_by_id(unlabeled.source.info, ids, data.image_labels)
+        if rows and not any(labels.any() for labels in rows.values()):
+            line = f"data.image_labels: {data.image_labels} names no class for any image; a row is id,name,name,..."
+            findings.add("error", kind, line)
         for note in check_image_labels(ids, lacking, rows, data.image_labels):
             findings.add("note", kind, note)
 
 
 def _check_class_names(info: DatasetInfo, findings: Findings) -> None:
-    """A class for pixels without a class."""
+    """A class for pixels without a class, and which class is the background."""
+    plain = ["".join(filter(str.isalnum, name.lower())) for name in info.class_names]
+    called = [class_id for class_id, name in enumerate(plain) if name in _BACKGROUND_NAMES]
+    kind = "the background"
+    if info.has_background and 0 not in called:
+        line = f"the background is class 0 {info.class_names[0]!r}"
+        if called:
+            other = called[0]
+            line += f", but class {other} is named {info.class_names[other]!r}; number the classes so that it is 0"
+            findings.add("warning", kind, line)
+        else:
+            line += (
+                ", which has no image-level labels; if it is a class as the others, set data.background=none"
+            )
+            findings.add("note", kind, line)
     for class_id, name in enumerate(info.class_names):
-        if "".join(filter(str.isalnum, name.lower())) in _IGNORE_NAMES:
+        if plain[class_id] in _IGNORE_NAMES:
             findings.add(
                 "warning",
                 "ignored pixels as a class",
@@ -283,6 +301,13 @@ def _check_classes(info: DatasetInfo, lists: Mapping[str, ListSummary], findings
     if "data.labeled" not in needed:
         return
     labeled = needed["data.labeled"]
+    if info.has_background and not any(each.pixels[0] for each in needed.values()):
+        findings.add(
+            "error",
+            "ids that begin at 1",
+            f"no pixel of any mask is 0, the background {info.class_names[0]!r}; if the ids begin at 1, subtract 1 "
+            "from all but the ignored; if there is no background, set data.background=none",
+        )
     val = needed.get("data.val", ListSummary(labeled.source))
     if val.share(IGNORE_LABEL) and not labeled.share(IGNORE_LABEL):
         findings.add(

@@ -160,6 +160,8 @@ def _open(file: BinaryIO, name: str) -> ImageFile.ImageFile:
     """Reads the header only."""
     magic = file.read(len(_PNG_MAGIC))
     file.seek(0)
+    if not magic:
+        raise UserError(f"{name}: the file is empty; replace it")
     try:
         # Image.open would try further formats, and warn of large pictures on its own terms.
         if magic.startswith(_JPEG_MAGIC):
@@ -250,11 +252,14 @@ def _check_values(labels: np.ndarray, name: str, num_classes: int, mode: str) ->
     ignored = labels == IGNORE_LABEL
     if ((labels >= num_classes) & ~ignored).any():
         # Cityscapes comes with masks of 34 ids beside those of the 19 that are learned.
-        cityscapes = num_classes == 19 and labels[~ignored].max() < 34
+        largest = labels[~ignored].max()
+        cityscapes = num_classes == 19 and largest < 34
+        from_one = largest == num_classes and labels.min() > 0
         raise UserError(
             f"mask {name}: pixel values {_listed(np.unique(labels))}; allowed are the class ids 0 to "
             f"{num_classes - 1} and {IGNORE_LABEL} (ignored): save class ids as pixel values, or name all classes"
             + (" (Cityscapes: take the labelTrainIds files, not labelIds)" if cityscapes else "")
+            + (" (no pixel is 0: do your ids begin at 1? Then subtract 1)" if from_one else "")
         )
     # A palette has colors of its own: there 255 is an index, as in pseudo labels, and not white.
     if mode == "L" and num_classes == 2 and ignored.any() and (labels == 0).any() and not (labels == 1).any():

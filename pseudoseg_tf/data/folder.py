@@ -118,6 +118,7 @@ class FolderSource:
         self.info = info
         self.ids = tuple(canonical_id(record_id) for record_id in ids)
         self._where = where
+        self._written = ids
         self._image_folder = images
         self._images = [images.find(record_id) for record_id in ids]
         self._masks = [masks.find(record_id) for record_id in self.ids]
@@ -143,10 +144,10 @@ class FolderSource:
         """
         record_id, image, mask = self.ids[index], self._images[index], self._masks[index]
         if image is None:
-            folder = self._image_folder
+            folder, written = self._image_folder, self._written[index]
             raise UserError(
-                f"{self._where}: {record_id!r} has no image {folder.place}{folder.nearest(record_id)}; "
-                "add the image or take the id off the list"
+                f"{self._where}: {written!r} has no image {folder.place}{folder.nearest(written)}; add the image or "
+                "take the id off the list (a line holds one id and nothing else)"
             )
         return Record(
             id=record_id,

@@ -79,6 +79,8 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
     unlabeled = open_one(data.unlabeled, "data.unlabeled", need_masks=False)
     check_disjoint(unlabeled.ids, "data.unlabeled", val.ids, "data.val")
     notes = [pool_note(unlabeled.ids, labeled.ids, data.exclude_labeled)]
+    if data.image_labels and mode != "weakly":
+        notes.append(f"data.image_labels is not read in {mode} mode (train.mode=weakly reads it)")
     if data.exclude_labeled:
         unlabeled = without(unlabeled, labeled.ids)
     if mode == "weakly":
@@ -180,10 +182,13 @@ def check_objects(seen: np.ndarray, count: int, key: str, background: bool) -> N
     """
     if not seen[background:IGNORE_LABEL].any():
         values = ", ".join(map(str, np.flatnonzero(seen)))
-        least = "no class but the background" if background else "no class"
+        least = "no class but the background" if background and seen[0] else "no class"
+        white = (
+            "; where it is the object, set data.binary_masks=true" if seen[0] and seen[IGNORE_LABEL] else ""
+        )
         raise UserError(
             f"{key}: the {count} masks looked at hold the values {values} alone, which is {least}; save class ids "
-            f"as pixel values ({IGNORE_LABEL} means ignored; where it is the object, set data.binary_masks=true)"
+            f"as pixel values ({IGNORE_LABEL} means ignored{white})"
         )
 
 
@@ -256,11 +261,13 @@ def _tfds_opener(data: DataConfig) -> tuple[DatasetInfo, Opener]:
 
     def open_one(value: str, key: str, /, *, need_masks: bool, check: bool = True) -> Source:
         where = f"{key}={value}"
+        if os.path.isfile(value):
+            raise UserError(f"{where}: a list file; name the split that holds its images, too: train:{value}")
         if value in names:
             split, listed = split_catalog.base_split(info.name), value
         else:
             split, listed = split_list(value)
-        source: Source = TFDSSource(info, builder, indexes, split, key, hint, check=check)
+        source: Source = TFDSSource(info, builder, indexes, split, where, hint, check=check)
         if listed in names:
             ids = split_catalog.named_ids(info.name, listed, data.splits_dir, lambda: source.ids, where)
             source = select(source, ids, where, f"{info.name} {split}")

@@ -65,6 +65,11 @@ class DatasetInfo:
         return len(self.class_names)
 
     @property
+    def background(self) -> str:
+        """In words, which class is the background."""
+        return f"class 0 {self.class_names[0]!r}" if self.has_background else "none"
+
+    @property
     def image_classes(self) -> tuple[str, ...]:
         """The classes that image-level labels speak of: all but the background."""
         return self.class_names[self.has_background :]

@@ -40,6 +40,7 @@ def open_builder(
     module = re.split(r"\W", name)[0]
     if module and _exists(f"pseudoseg_tf.datasets.{module}"):
         importlib.import_module(f"pseudoseg_tf.datasets.{module}")
+    _check_config_name(name, where)
     options = {"data_dir": data_dir or None, "file_format": "array_record"}
     hint = "; give the name of a builder whose files in data.data_dir are ArrayRecord or not made yet"
     builder = _ask(functools.partial(tfds.builder, name, **options), where, hint)
@@ -60,6 +61,17 @@ def open_builder(
     return builder, info
 
 
+def _check_config_name(name: str, where: str) -> None:
+    """Raises UserError if a builder is known and has no such configuration: TFDS's own message is long."""
+    base, _, config = name.partition("/")
+    try:
+        known = list(tfds.builder_cls(base).builder_configs)
+    except (ValueError, KeyError, tfds.core.registered.DatasetNotFoundError):
+        return
+    if config and config.partition(":")[0] not in known:
+        raise UserError(f"{where}: no configuration {config!r} of {base}; there are: {', '.join(known)}")
+
+
 class TFDSSource:
     """The records of a split or part of one, in the order of the builder's files.
 
@@ -75,7 +87,7 @@ class TFDSSource:
         builder: tfds.core.DatasetBuilder,
         indexes: SplitIndexes,
         split: str,
-        key: str,
+        where: str,
         hint: str = "",
         *,
         check: bool = True,
@@ -87,7 +99,7 @@ class TFDSSource:
           builder: prepared builder.
           indexes: those of the builder.
           split: TFDS split, such as "train", "train[:20]" or "train[20:]".
-          key: the configuration key that names it, for error messages.
+          where: key and value that name it, for error messages.
           hint: ends the message if there is no such split.
           check: whether to compare sizes now, if the split is read for the first time; else mistakes show when
             records are read.
@@ -96,7 +108,6 @@ class TFDSSource:
           UserError: no such split or an empty one, ids repeat, a mask is needed and there is none, or image and
             mask differ in size.
         """
-        where = f"{key}={split}"
         self.info = info
         if not _ask(lambda: builder.info.splits[split].num_examples, where, hint):
             raise UserError(f"{where} holds no records; give a split or part of one with at least one")

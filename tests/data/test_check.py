@@ -186,9 +186,24 @@ class TestLabelEncoding:
         lines = found(report_on(root))
         assert lines[:2] == [
             f"error: {key}: the {count} masks looked at hold the values 0 alone, which is no class but the background; "
-            "save class ids as pixel values (255 means ignored; where it is the object, set data.binary_masks=true)"
+            "save class ids as pixel values (255 means ignored)"
             for key, count in (("data.labeled", 3), ("data.val", 2))
         ]
+
+    def test_ids_that_begin_at_one(self, root: Path) -> None:
+        change_masks(root, lambda labels: np.where(labels == 255, 255, np.minimum(labels, 1) + 1))
+        assert any(
+            line.startswith("error: no pixel of any mask is 0, the background")
+            for line in found(report_on(root))
+        )
+        without = found(report_on(root, "data.background=none"))
+        assert not any("no pixel of any mask is 0" in line for line in without)
+
+    def test_another_class_is_called_background(self, root: Path) -> None:
+        names = (root / "classes.txt").read_text().split()
+        (root / "classes.txt").write_text("\n".join([*names[1:], names[0]]) + "\n")
+        expected = f"warning: the background is class 0 {names[1]!r}, but class {len(names) - 1} is named"
+        assert any(line.startswith(expected) for line in found(report_on(root)))
 
 
 class TestLists:
@@ -297,7 +312,8 @@ class TestFiles:
         assert lines[1:3] == [
             "error: 2 (data.labeled) has no mask; add it or take the id off the list",
             f"error: data.labeled: {root / 'labeled.txt'}: 'nothing' has no image (.jpg, .jpeg, .png) in data.images "
-            f"{root / 'images'}; add the image or take the id off the list",
+            f"{root / 'images'}; add the image or take the id off the list (a line holds one id and "
+            "nothing else)",
         ]
         assert lines[3].startswith("error: image 3 (data.unlabeled): damaged (")
         assert lines[4:6] == [

@@ -132,7 +132,11 @@ class TestImage:
         with pytest.raises(UserError, match=r"^image street: neither a JPEG nor a PNG file; convert"):
             decode.decode_image(encoded(RGB, kind), "street")
 
-    @pytest.mark.parametrize("data", [b"", b"\x89PNG", b"\xff\xd8", b"text"])
+    def test_an_empty_file(self) -> None:
+        with pytest.raises(UserError, match=r"^image a: the file is empty; replace it$"):
+            decode.decode_image(b"", "a")
+
+    @pytest.mark.parametrize("data", [b"\x89PNG", b"\xff\xd8", b"text"])
     def test_no_picture_at_all(self, data: bytes) -> None:
         with pytest.raises(UserError, match=r"^image a: neither"):
             decode.decode_image(data, "a")

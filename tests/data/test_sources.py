@@ -327,7 +327,7 @@ class TestUnchecked:
         with pytest.raises(
             UserError,
             match=r"^data.labeled: .*labeled.txt: 'p11' has no image \(.jpg, .jpeg, .png\) in data.images .* "
-            r"\(did you mean 'p1'\?\); add the image or take the id off the list$",
+            r"\(did you mean 'p1'\?\); add the image or take the id off the list \(a line holds",
         ):
             source.read(1)
 
@@ -898,7 +898,12 @@ class TestTFDS:
                 r"^data.labeled=val:some/1: 3 of 3 ids are not among the 2 records of tiny_scenes val, first 'p5'",
             ),
             ({"labeled": "train:/nowhere/x"}, r"^data.labeled: /nowhere/x cannot be read \(No such file"),
-            ({"labeled": "test:some/1"}, r"^data.labeled=test: Unknown split 'test'"),
+            ({"labeled": __file__}, r"^data.labeled=.*: a list file; name the split .*, too: train:"),
+            (
+                {"name": "tiny_scenes/big"},
+                r"^data.name=tiny_scenes/big: no configuration 'big' of tiny_scenes; there are:",
+            ),
+            ({"labeled": "test:some/1"}, r"^data.labeled=test:some/1: Unknown split 'test'"),
             ({"labeled": "all"}, r"^data.splits_dir: .* holds neither tiny/all.txt nor all.txt"),
             ({"labeled": "all", "splits_dir": "/nowhere/x"}, r"^data.splits_dir: /nowhere/x is not a folder"),
             ({"val": "train[2:]"}, r"^data.labeled and data.val share 1 id \('p2'\)"),

@@ -298,7 +298,7 @@ def test_a_spoiled_annotation_stops_preparation(
             r"instances_val2017.json: no annotation file of COCO \(JSONDec",
         ),
         ("annotations/instances_val2017.json", b"[" * 100000, r"no annotation file of COCO \(RecursionError"),
-        ("train2017/000000000001.jpg", b"", r"^image .*000000000001.jpg: neither a JPEG nor a PNG file"),
+        ("train2017/000000000001.jpg", b"", r"^image .*000000000001.jpg: the file is empty; replace it"),
         (
             "unlabeled2017/000000000009.jpg",
             b"\xff\xd8\xff",
