@@ -97,7 +97,7 @@ def test_a_run_by_way_of_tensorflow_1_continues_bit_for_bit(config: Config, tmp_
     assert to_tf1(str(ours), prefix, half_way) == half_way
     assert int(Tf1Checkpoint(prefix).read("global_step")) == 2
     line = from_tf1(prefix, str(converted), config, "folder")
-    assert line == f"step 2; {len(Tf1Checkpoint(prefix).shapes)} variables loaded"
+    assert line == f"{prefix}, step 2; {len(Tf1Checkpoint(prefix).shapes)} variables loaded"
 
     assert sorted(path.name for path in converted.iterdir()) == ["checkpoints", "config.json", "dataset.json"]
     written, first = (json.loads((run / "config.json").read_text()) for run in (converted, ours))

@@ -207,8 +207,13 @@ class BatchNorm(tf_keras.layers.Layer):
         outputs = tf.nn.batch_normalization(x, mean, variance, self.beta, gamma, self._epsilon)
         return tf.cast(outputs, inputs.dtype)
 
+    @property
+    def update_count(self) -> int:
+        """How often a pass moves the statistics; see ``statistics_updates``."""
+        return _updates().get(id(self), 1)
+
     def _update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        for _ in range(_updates().get(id(self), 1)):
+        for _ in range(self.update_count):
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign_sub((moving - tf.stop_gradient(batch)) * (1.0 - self._decay))
 

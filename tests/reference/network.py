@@ -240,7 +240,7 @@ def _recorded_updates() -> Iterator[dict[int, list[tuple[Array, Array]]]]:
     update = BatchNorm._update
 
     def record(layer: BatchNorm, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        noted.setdefault(id(layer), []).extend([(mean.numpy(), variance.numpy())] * layer._updates)
+        noted.setdefault(id(layer), []).extend([(mean.numpy(), variance.numpy())] * layer.update_count)
         update(layer, mean, variance)
 
     with mock.patch.object(BatchNorm, "_update", record):
