@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -32,6 +31,7 @@ from pseudoseg_tf.cli import _app
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.data.specs import Record, Source
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import write_json
 from pseudoseg_tf.presets import preset
 
 _PRESET = flags.DEFINE_string("preset", "voc12", "Where the configuration starts; its data are not read.")
@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> None:
     if _FORM.value and _FORM.value not in FORMS:
         raise UserError(f"--form: found {_FORM.value!r}, must be one of {', '.join(FORMS)}")
     config = config_io.apply_overrides(preset(_PRESET.value), _SET.value)
+    config_io.validate(config)
     if config.train.mode == "supervised":
         raise UserError("train.mode: found 'supervised', whose one pass has no plain form; must be another")
     if _FORM.value:
@@ -67,12 +68,8 @@ def main(argv: Sequence[str]) -> None:
         results[form] = json.loads(done.stdout.splitlines()[-1])
     print(report(config, results))
     if _OUT.value:
-        Path(_OUT.value).parent.mkdir(parents=True, exist_ok=True)
         machine = {"machine": platform.machine(), "cores": os.cpu_count()}
-        Path(_OUT.value).write_text(
-            json.dumps({**machine, "config": config_io.to_dict(config), "forms": results}, indent=1) + "\n",
-            encoding="utf-8",
-        )
+        write_json(_OUT.value, {**machine, "config": config_io.to_dict(config), "forms": results})
 
 
 def measure(config: Config, num_classes: int, steps: int, plain: bool) -> dict[str, Any]:

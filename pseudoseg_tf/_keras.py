@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# tf-models-official and TensorFlow's own `tf.keras` must resolve to the same Keras.
+# What tf-models-official gets as TensorFlow's Keras must be this one.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import tf_keras

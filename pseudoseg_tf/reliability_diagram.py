@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
-from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.metrics import CALIBRATION_BINS, Reliability
+from pseudoseg_tf.visualize import save_figure
 
 _COLUMNS = 4
 # Inches and dots per inch: a diagram is 330 pixels wide.
@@ -51,12 +50,4 @@ def save_reliability_diagrams(path: str | os.PathLike[str], diagrams: Mapping[st
         axes.set_xlabel("confidence", fontsize=8)
         axes.set_ylabel("accuracy; red: share of pixels", fontsize=8)
         axes.tick_params(labelsize=7)
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(path, figure)

@@ -119,8 +119,7 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
         )
     if done >= end:
         log(f"finished already, nothing to train; {_score_line(history.entries[-1])}")
-
-    if done < end:
+    else:
         additional = f" and {len(sources.unlabeled)} additional" if sources.unlabeled else ""
         log(
             f"{len(sources.labeled)} labeled{additional} images; {end - done} steps, of which the first takes longest"

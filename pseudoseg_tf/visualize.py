@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from pseudoseg_tf.data.specs import IGNORE_LABEL
+from pseudoseg_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Color = tuple[int, ...]
 Palette = Sequence[Sequence[int]]
@@ -66,12 +71,21 @@ def save_palette_png(path: str | os.PathLike[str], labels: UInt8, palette: Palet
     """
     picture = Image.fromarray(labels)
     picture.putpalette(_color_table(palette).tobytes())
-    _save(picture, Path(path))
+    _save_picture(picture, Path(path))
 
 
 def save_image(path: str | os.PathLike[str], image: UInt8) -> None:
     """Writes uint8 [H, W, 3] as PNG or JPEG, as the name says; replaces the file as a whole or not at all."""
-    _save(Image.fromarray(image), Path(path))
+    _save_picture(Image.fromarray(image), Path(path))
+
+
+def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
+    """Writes a matplotlib figure as PNG; replaces the file as a whole or not at all.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    _save(Path(path), lambda temporary: figure.savefig(temporary, format="png"))
 
 
 def pseudo_label_panel(
@@ -202,11 +216,17 @@ def _flow(legend: Sequence[tuple[str, Color]], width: int, top: int) -> tuple[li
     return places, top + _LINE
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def _save_picture(picture: Image.Image, path: Path) -> None:
+    # Pillow ignores the options that a format does not have.
+    _save(path, lambda temporary: picture.save(temporary, quality=92))
+
+
+def _save(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        # Pillow ignores the options that a format does not have.
-        picture.save(temporary, quality=92)
+        write(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)

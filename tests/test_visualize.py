@@ -11,6 +11,7 @@ from PIL import Image
 
 from pseudoseg_tf import visualize
 from pseudoseg_tf.data.specs import IGNORE_LABEL, voc_palette
+from pseudoseg_tf.errors import UserError
 
 PALETTE = ((0, 0, 0), (200, 0, 0), (0, 100, 0))
 NAMES = ("background", "cat", "dog")
@@ -64,7 +65,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
         raise OSError("no space left")
 
     monkeypatch.setattr(Image.Image, "save", half_written)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match=r"a\.png: cannot be written \(no space left\)"):
         visualize.save_image(path, np.ones([2, 2, 3], np.uint8))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -49,6 +49,7 @@ from pseudoseg_tf.experiment_report import (
     without_scores,
 )
 from pseudoseg_tf.experiments.definition import Experiment, Row
+from pseudoseg_tf.files import write_text
 from pseudoseg_tf.folder_comparison import TooFewImagesError
 from pseudoseg_tf.presets import preset
 
@@ -177,8 +178,7 @@ def _report(name: str) -> None:
         cells = report_cells(results)
         heading = f"{shown}: {experiment.title} ({experiment.metric}; {_BUDGET.value} budget)"
         print(f"\n{heading}\n{aligned(cells)}")
-        _root().mkdir(parents=True, exist_ok=True)
-        (_root() / f"{shown}.md").write_text(f"{heading}\n\n{markdown_table(cells)}\n", encoding="utf-8")
+        write_text(_root() / f"{shown}.md", f"{heading}\n\n{markdown_table(cells)}\n")
         if _BUDGET.value != "smoke":
             plot(shown, experiment, results, _root() / f"{shown}.png")
     if _BUDGET.value == "cpu":

@@ -106,7 +106,6 @@ def _draw(data: DataConfig) -> None:
     for path, draw in zip(paths, draws, strict=True):
         columns[f"{path.stem}: {len(draw)}"] = pixels[[position[record_id] for record_id in draw]]
     for path, draw in zip(paths, draws, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_ids(path, draw)
     print(table(names, columns))
     for number, path in enumerate(paths):
@@ -159,7 +158,6 @@ def _write_named(data: DataConfig, value: str) -> None:
     ids = split_catalog.named_ids(
         data_set, name, data.splits_dir, lambda: _training_ids(data, data_set), f"--named={value}"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_ids(path, ids)
     print(f"{path}: {len(ids)} ids of {data_set}/{name}")
 

@@ -7,12 +7,12 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from pseudoseg_tf.data.text import canonical_id, read_lines
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import write_text
 from pseudoseg_tf.progress import Progress
 
 # Draws tried before a request counts as hopeless: seconds of work, and hits as rare as 1 in 10,000 are met.
@@ -61,14 +61,7 @@ def write_ids(path: str | os.PathLike[str], ids: Sequence[str]) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text("".join(f"{record_id}\n" for record_id in ids), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    write_text(path, "".join(f"{record_id}\n" for record_id in ids))
 
 
 def check_unique(ids: Sequence[str], where: str) -> None:

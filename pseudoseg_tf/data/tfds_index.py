@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import tensorflow_datasets as tfds
 from pseudoseg_tf.data.decode import check_sizes
 from pseudoseg_tf.data.splits import check_unique
 from pseudoseg_tf.data.text import canonical_id
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import write_text
 from pseudoseg_tf.progress import Progress
 
 # The file of a split's ids is named after the split.
@@ -132,8 +133,6 @@ def _save(path: Path, index: SplitIndex) -> None:
         f"{_WITH_MASK if masked else _WITHOUT_MASK}{record_id}\n"
         for record_id, masked in zip(index.ids, index.has_mask, strict=True)
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     # Others may have prepared the files, for all to read and none to write: then each run reads the ids.
-    with contextlib.suppress(OSError):
-        temporary.write_text("".join(lines), encoding="utf-8")
-        os.replace(temporary, path)
+    with contextlib.suppress(UserError):
+        write_text(path, "".join(lines))

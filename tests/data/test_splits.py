@@ -71,8 +71,9 @@ class TestIds:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_unwritable(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
         with pytest.raises(UserError, match=r"cannot be written"):
-            splits.write_ids(tmp_path / "nowhere" / "ids.txt", ["a"])
+            splits.write_ids(tmp_path / "file" / "ids.txt", ["a"])
 
     @pytest.mark.parametrize("content", ["", "\n \n"])
     def test_empty(self, write: Write, content: str) -> None:
