@@ -188,6 +188,7 @@ def test_wrong_override_is_named_with_what_is_allowed(override: str, parts: list
         (["train.log_every=0"], "train.log_every"),
         (["train.pictures_every=0"], "train.pictures_every"),
         (["train.keep=0"], "train.keep"),
+        (["train.max_rollbacks=0"], "train.max_rollbacks"),
         (["data.pseudo_labels=masks"], "data.pseudo_labels"),
         (["data.pseudo_labels=masks", "train.mode=supervised", "data.unlabeled="], "data.unlabeled"),
         (
