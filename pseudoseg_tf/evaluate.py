@@ -98,6 +98,7 @@ class Evaluator(orbit.StandardEvaluator):
     def eval_step(self, iterator: Iterator[Mapping[str, tf.Tensor]]) -> tf.Tensor:
         """Evaluates one batch on each replica; returns how many images that were, int32."""
 
+        @tf.autograph.experimental.do_not_convert
         def replica_step(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
             def score() -> tf.Tensor:
                 _, probabilities = predict(

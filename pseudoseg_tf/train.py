@@ -27,7 +27,7 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import Evaluator
 from pseudoseg_tf.files import write_json
 from pseudoseg_tf.finite_watch import FiniteWatch, NonFiniteStep
-from pseudoseg_tf.interruption import Interrupted, StopSignals
+from pseudoseg_tf.interruption import STOPPED, Interrupted, StopSignals
 from pseudoseg_tf.metrics import SegmentationMetrics
 from pseudoseg_tf.nn.layers import resize_mask
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
@@ -205,7 +205,7 @@ class _Run:
             self._evaluate_and_save(done)
         while done < end:
             if self._workers.several and self._workers.any(bool(self._signals.received)):
-                raise Interrupted(f"stopped by {self._signals.received or 'a signal to another worker'}")
+                raise Interrupted(f"{STOPPED} {self._signals.received or 'a signal to another worker'}")
             intervals = (every.log_every, every.evaluate_every, every.checkpoint_every, every.pictures_every)
             done = min(end, *(_next_multiple(done, interval) for interval in intervals))
             with _without_output():
@@ -325,9 +325,10 @@ def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
                 f"runtime.threads: found {runtime.threads}, but TensorFlow already runs in this process with "
                 "another number; set it before anything else uses TensorFlow"
             ) from error
-    gpus = tf.config.list_logical_devices("GPU")
     if runtime.strategy == "multi_worker":
+        # Before anything asks for the devices: it is what makes them.
         return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
     if runtime.strategy == "tpu":
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
         return tf.distribute.TPUStrategy(resolver)
@@ -666,7 +667,7 @@ class _Panel:
         with summaries.summary_writer().as_default():
             tf.summary.image("pseudo_labels", picture[np.newaxis], step=step)
 
-    @tf.function
+    @tf.function(autograph=False)
     def _pseudo_labels(self) -> tuple[steps.AdditionalBatch, steps.WeakBranch]:
         additional = additional_batch(self._model, self._examples, self._config.data.cutout)
         features = self._model.features(additional["weak"], training=False)
