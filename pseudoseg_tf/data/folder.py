@@ -6,7 +6,7 @@ import os
 import posixpath
 from collections.abc import Sequence
 
-from pseudoseg_tf.data.decode import check_sizes
+from pseudoseg_tf.data.decode import check_sizes, read_encoded
 from pseudoseg_tf.data.specs import CLASS_IDS, DatasetInfo, MaskEncoding, Record
 from pseudoseg_tf.data.splits import read_ids
 from pseudoseg_tf.data.text import canonical_id, nearest_hint
@@ -151,10 +151,12 @@ class FolderSource:
             )
         return Record(
             id=record_id,
-            image=_read(image),
-            mask=None if mask is None else _read(mask),
+            image=read_encoded(image),
+            mask=None if mask is None else read_encoded(mask),
             image_labels=None,
             encoding=self._encoding,
+            image_name=image,
+            mask_name=mask or "",
         )
 
 
@@ -177,16 +179,4 @@ def _check_all_sizes(images: Sequence[str], masks: Sequence[str]) -> None:
             with open(image, "rb") as image_file, open(mask, "rb") as mask_file:
                 check_sizes(image_file, image, mask_file, mask)
         except OSError as error:
-            raise _unreadable(error) from error
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: OSError) -> UserError:
-    return UserError(f"{error.filename}: cannot be read ({error.strerror}); it was there when listed")
+            raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error

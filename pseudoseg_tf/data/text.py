@@ -7,14 +7,19 @@ import dataclasses
 import difflib
 import os
 import posixpath
+import re
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from pseudoseg_tf.data.specs import IGNORE_LABEL, Color, MaskEncoding
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import read_bytes
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+# A list of a million ids has some 30 MiB.
+_MAX_BYTES = 1 << 26
 
 
 def canonical_id(text: str) -> str:
@@ -34,20 +39,19 @@ def read_lines(path: str | os.PathLike[str], key: str) -> list[str]:
       Its lines without surrounding white space, blank lines included as "".
 
     Raises:
-      UserError: the path is empty, cannot be read, or the file is not UTF-8 text.
+      UserError: the path is empty or cannot be read, or the file is over 64 MiB or not UTF-8 text.
     """
     if not os.fspath(path):
         raise UserError(f"{key} is empty; it must name a text file")
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
-    except OSError as error:
-        raise UserError(f"{key}: {path} cannot be read ({error.strerror}); give a text file") from error
+        text = read_bytes(path, _MAX_BYTES).decode("utf-8-sig")
+    except UserError as error:
+        raise UserError(f"{key}: {error}; give a text file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{key}: {path} is not UTF-8 text; give a text file") from error
     if "\0" in text:
         raise UserError(f"{key}: {path} holds NUL characters; give a text file in UTF-8")
-    return [line.strip() for line in text.split("\n")]
+    return [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
 
 
 def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -121,7 +125,7 @@ def read_palette(path: str | os.PathLike[str], class_names: tuple[str, ...] = ()
             continue
         where = f"{key}: {path} line {number}"
         name, *values = line.rsplit(maxsplit=3)
-        if len(values) != 3 or not all(value.isdecimal() and int(value) <= 255 for value in values):
+        if len(values) != 3 or not all(map(_is_byte, values)):
             raise UserError(f"{where} is {line!r}; it needs a class name and three numbers from 0 to 255")
         red, green, blue = map(int, values)
         if name in colors:
@@ -146,6 +150,10 @@ def read_palette(path: str | os.PathLike[str], class_names: tuple[str, ...] = ()
     if not 2 <= len(names) <= IGNORE_LABEL:
         raise UserError(f"{key}: {path} names {len(names)} classes; it needs 2 to {IGNORE_LABEL}")
     return Palette(names, tuple(colors.values()), ignore)
+
+
+def _is_byte(text: str) -> bool:
+    return bool(re.fullmatch("[0-9]{1,3}", text)) and int(text) <= 255
 
 
 def read_image_labels(path: str | os.PathLike[str], image_classes: Sequence[str]) -> dict[str, np.ndarray]:
