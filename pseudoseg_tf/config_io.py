@@ -18,8 +18,16 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import check_directory, read_json, write_json
 
 # What may differ between a run and its continuation: nothing that the weights depend on. (The learning
-# rate depends on train.steps, so a longer run is another run.)
-_FREE_ON_RESUME = ("runtime.", "train.keep", "train.log_every", "train.pictures_every")
+# rate depends on train.steps, so a longer run is another run. A run that stopped at a bad example may go on
+# without it.)
+_FREE_ON_RESUME = (
+    "runtime.",
+    "train.keep",
+    "train.log_every",
+    "train.pictures_every",
+    "data.on_bad_example",
+    "data.max_bad_examples",
+)
 
 _ALLOWED_SCALES = "one or more factors, each greater than 0 and at most 4, such as 0.5,1,1.5"
 
@@ -164,6 +172,9 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "init.last_layers", from_checkpoint or not config.init.last_layers, allowed
 
     yield from _source_rules(config)
+    of_coco = data.image_labels.endswith(".json")
+    allowed = "empty unless data.image_labels is a .json file of COCO's annotations"
+    yield "data.category_classes", of_coco or not data.category_classes, allowed
     yield "data.min_resize", data.min_resize >= 0, "0 (images keep their size) or greater"
     for name in ("max_resize", "resize_factor"):
         value = getattr(data, name)
@@ -187,6 +198,7 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     # At 2 the contrast factor's range reaches 0 and the hue makes a full turn.
     yield "data.jitter_strength", 0 <= data.jitter_strength <= 2, "from 0 to 2"
     yield "data.cutout", data.cutout >= 0, natural
+    yield "data.max_bad_examples", data.max_bad_examples >= 0, natural
     yield "data.seed", data.seed >= 0, natural
 
     yield "train.steps", train.steps > 0, positive
@@ -287,8 +299,8 @@ def _allowed_sizes(sizes: tuple[int, int]) -> str:
 def check_run_dir(run_dir: str | os.PathLike[str], config: Config) -> bool:
     """Returns whether ``run_dir`` holds a run that ``config`` continues; False: a new run can start there.
 
-    A run goes on under the same configuration, apart from runtime.*, train.keep, train.log_every and
-    train.pictures_every.
+    A run goes on under the same configuration, apart from runtime.*, train.keep, train.log_every,
+    train.pictures_every, data.on_bad_example and data.max_bad_examples.
 
     Raises:
       UserError: if the directory holds a run of another configuration, or cannot be written.

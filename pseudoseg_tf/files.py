@@ -35,9 +35,13 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     Raises:
       UserError: the file cannot be read, is none (a device or a pipe may never end), or is over `max_bytes`.
     """
+    too_large = UserError(f"{path}: more than {max_bytes >> 20} MiB, too large for a file of its kind")
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise UserError(f"{path}: a device, pipe or socket; name a file")
+        if status.st_size > max_bytes:
+            raise too_large
         with open(path, "rb") as file:
             content = file.read(max_bytes + 1)
     except OSError as error:
@@ -45,7 +49,7 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     except ValueError as error:  # A NUL character in the name.
         raise UserError(f"{os.fspath(path)!r}: no name of a file ({error})") from error
     if len(content) > max_bytes:
-        raise UserError(f"{path}: more than {max_bytes >> 20} MiB, too large for a file of its kind")
+        raise too_large
     return content
 
 

@@ -20,6 +20,7 @@ from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.checkpoint import checkpoint_directory, load_initial_weights
 from pseudoseg_tf.config import Config, RuntimeConfig, TrainConfig
 from pseudoseg_tf.data import color, pipeline
+from pseudoseg_tf.data.bad_examples import BadExamples
 from pseudoseg_tf.data.sources import Sources, open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo
 from pseudoseg_tf.errors import UserError
@@ -86,7 +87,8 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
             log(f"continues at step {step.numpy()} from {last.latest_checkpoint}")
     done = int(step.numpy())
 
-    trainer = Trainer(config, model, optimizer, strategy, sources)
+    bad_examples = _bad_examples(config, run_dir)
+    trainer = Trainer(config, model, optimizer, strategy, sources, bad_examples)
     trainer.start_at(done)
     evaluator = Evaluator(
         model,
@@ -109,7 +111,9 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
     )
     history = JsonLines(os.path.join(run_dir, "history.jsonl"), done)
     console = Console(config, run_dir, done, log)
-    panel = _Panel(config, model, sources, run_dir) if config.train.mode != "supervised" else None
+    panel = (
+        _Panel(config, model, sources, run_dir, bad_examples) if config.train.mode != "supervised" else None
+    )
     every, end = config.train, config.train.steps
     if done >= end and not history.entries:
         # A converted checkpoint.
@@ -130,6 +134,8 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
         with _without_output():
             controller.train(done, checkpoint_at_completion=False)
         console.write(done, trainer.averages)
+        if bad_examples:
+            bad_examples.report(log)
         if panel and (done % every.pictures_every == 0 or done == end):
             panel.write(done, controller.summary_manager)
         if done % every.evaluate_every == 0 or done == end:
@@ -146,6 +152,13 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
     # An input iterator that still reads while Python shuts down can hang it.
     trainer.train_dataset = None
     return {"last": history.entries[-1], "best": max(history.entries, key=lambda entry: entry["miou"])}
+
+
+def _bad_examples(config: Config, run_dir: str) -> BadExamples | None:
+    """Where examples that cannot be used are listed; None: they stop the run."""
+    if config.data.on_bad_example == "fail":
+        return None
+    return BadExamples(os.path.join(run_dir, "bad_examples.txt"), config.data.max_bad_examples)
 
 
 def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
@@ -251,8 +264,10 @@ class Trainer(orbit.StandardTrainer):
         optimizer: Momentum | Adam,
         strategy: tf.distribute.Strategy,
         sources: Sources,
+        bad_examples: BadExamples | None = None,
     ):
         super().__init__(train_dataset=None)
+        self._bad_examples = bad_examples
         self._config = config
         self._model = model
         self._optimizer = optimizer
@@ -278,7 +293,7 @@ class Trainer(orbit.StandardTrainer):
         """Makes the input pipeline begin with the batch of ``step``."""
         self.train_dataset = self._strategy.distribute_datasets_from_function(
             lambda context: pipeline.training_dataset(
-                self._sources, self._config.data, self._config.train.mode, step, context
+                self._sources, self._config.data, self._config.train.mode, step, context, self._bad_examples
             )
         )
 
@@ -432,13 +447,21 @@ def _score_line(entry: Mapping[str, Any]) -> str:
 class _Panel:
     """Pictures of the pseudo labels of the same few images at each time, as PNG and in TensorBoard."""
 
-    def __init__(self, config: Config, model: PseudoSegModel, sources: Sources, run_dir: str):
+    def __init__(
+        self,
+        config: Config,
+        model: PseudoSegModel,
+        sources: Sources,
+        run_dir: str,
+        bad_examples: BadExamples | None,
+    ):
         self._config = config
         self._model = model
         self._info: DatasetInfo = sources.info
         self._directory = os.path.join(run_dir, "pictures")
         data = dataclasses.replace(config.data, batch_labeled=1, batch_unlabeled=_PANEL_IMAGES)
-        batch = next(iter(pipeline.training_dataset(sources, data, config.train.mode, 0)))
+        dataset = pipeline.training_dataset(sources, data, config.train.mode, 0, bad_examples=bad_examples)
+        batch = next(iter(dataset))
         self._examples = batch["unlabeled"]
 
     def write(self, step: int, summaries: orbit.utils.SummaryManager) -> None:

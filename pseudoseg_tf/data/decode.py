@@ -94,8 +94,8 @@ def decode_mask(data: bytes, name: str, num_classes: int, encoding: MaskEncoding
 
     Raises:
       UserError: not a PNG file, one with alpha or of more than 8 bits a channel, of more than MAX_FILE_BYTES or
-        MAX_PIXELS pixels, or damaged; it holds other values or colors; a palette PNG shows an id in the color of another
-        class; or there are two classes and a grey mask of 0 and 255 alone that is not declared as binary.
+        MAX_PIXELS pixels, or damaged; it holds other values or colors; a palette PNG shows an id in the color of
+        another class; or there are two classes and a grey mask of 0 and 255 alone that is not declared as binary.
     """
     _check_bytes(data, f"mask {name}")
     image = _open(io.BytesIO(data), f"mask {name}")

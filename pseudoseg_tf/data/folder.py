@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
+import re
 from collections.abc import Sequence
 
 from pseudoseg_tf.data.decode import check_sizes, read_encoded
@@ -49,8 +51,15 @@ class Folder:
         return os.path.join(self.root, parent, found[0]) if found else None
 
     def nearest(self, record_id: str) -> str:
-        """Returns a hint that names the id in the same directory nearest to a mistaken one, or ""."""
-        parent = posixpath.dirname(posixpath.normpath(record_id))
+        """Returns a hint that names what lies in the same directory in place of an id's file, or the nearest id."""
+        parent, name = posixpath.split(canonical_id(record_id))
+        # Of another ending, as name_mask.png, or no file.
+        meant = re.compile(re.escape(name) + "(?![0-9A-Za-z])")
+        with contextlib.suppress(OSError):
+            there = filter(meant.match, os.listdir(os.path.join(self.root, parent)))
+            found = min(there, key=lambda file: (posixpath.splitext(file)[0] != name, file), default=None)
+            if found:
+                return f" (there is {found!r}; needed is a file named {name}{' or '.join(self.suffixes)})"
         known = [posixpath.join(parent, stem) for stem in self._list(parent)]
         return nearest_hint(canonical_id(record_id), known)
 
@@ -63,7 +72,7 @@ class Folder:
                 with os.scandir(directory) as entries:
                     for entry in entries:
                         stem, suffix = posixpath.splitext(entry.name)
-                        if suffix.lower() in self.suffixes and entry.is_file():
+                        if suffix.lower() in self.suffixes and _is_file(entry):
                             listing.setdefault(stem, []).append(entry.name)
             except (FileNotFoundError, NotADirectoryError):
                 pass  # The caller reports the id.
@@ -71,6 +80,13 @@ class Folder:
                 raise UserError(f"{self.key}: {directory} cannot be listed ({error.strerror})") from error
             self._listings[parent] = listing
         return self._listings[parent]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # A link that leads to itself.
+        return False
 
 
 class FolderSource:

@@ -8,7 +8,7 @@ import difflib
 import os
 import posixpath
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -172,30 +172,81 @@ def read_image_labels(path: str | os.PathLike[str], image_classes: Sequence[str]
       UserError: the file cannot be read, a row has no id or that of an earlier row, or an unknown class.
     """
     labels: dict[str, np.ndarray] = {}
-    # Lines are parsed one by one, so that a stray quote spoils one row and not the rest of the file.
-    for number, line in enumerate(read_lines(path, "data.image_labels"), 1):
-        if not line:
-            continue
+    form = "id,name,name,..."
+    for number, cells in _csv_rows(path, "data.image_labels", form):
         where = f"data.image_labels: {path} line {number}"
-        try:
-            first, *names = (cell.strip() for cell in next(csv.reader([line])))
-        except csv.Error as error:
-            raise UserError(f"{where} is not a CSV row ({error}); a row is id,name,name,...") from error
+        first, *names = cells
         if not first:
-            raise UserError(f"{where} has no id; a row is id,name,name,...")
+            raise UserError(f"{where} has no id; a row is {form}")
         record_id = canonical_id(first)
         if record_id in labels:
             raise UserError(f"{where} repeats the id {record_id!r}; give all its classes in one row")
         present = np.zeros(len(image_classes), np.float32)
         for name in filter(None, names):
             if name not in image_classes:
+                header = not labels and not set(names) & set(image_classes)
                 raise UserError(
                     f"{where} names {name!r}, which is not a class of data.classes other than the "
                     f"background{nearest_hint(name, image_classes)}"
+                    + ("; if this is a header row, leave it out" if header else "")
                 )
             present[image_classes.index(name)] = 1
         labels[record_id] = present
     return labels
+
+
+def read_category_classes(path: str | os.PathLike[str], image_classes: Collection[str]) -> dict[str, str]:
+    """Reads which class each category of COCO's annotations is, from a CSV file of rows `category,class`.
+
+    Without a class behind the comma the category is none. The category `*` stands for all that have no row.
+
+    Args:
+      path: the file.
+      image_classes: names of the classes but the background, see `DatasetInfo.image_classes`.
+
+    Returns:
+      By category, the name of its class, or "".
+
+    Raises:
+      UserError: the file cannot be read, a row has another form, repeats a category or names an unknown class.
+    """
+    key, form = "data.category_classes", "category,class"
+    classes: dict[str, str] = {}
+    for number, cells in _csv_rows(path, key, form):
+        where = f"{key}: {path} line {number}"
+        if len(cells) != 2 or not cells[0]:
+            raise UserError(
+                f"{where} is {','.join(cells)!r}; a row is {form} (nothing behind the comma: no class)"
+            )
+        category, name = cells
+        if category in classes:
+            raise UserError(f"{where} repeats the category {category!r}; each may stand once")
+        if name and name not in image_classes:
+            raise UserError(
+                f"{where} names {name!r}, which is not a class of the data set other than the "
+                f"background{nearest_hint(name, image_classes)}"
+            )
+        classes[category] = name
+    return classes
+
+
+def _csv_rows(path: str | os.PathLike[str], key: str, form: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields the number and the cells, without surrounding white space, of each line that is not blank."""
+    # Lines are parsed one by one, so that a stray quote spoils one row and not the rest of the file.
+    for number, line in enumerate(read_lines(path, key), 1):
+        if not line:
+            continue
+        where = f"{key}: {path} line {number}"
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([line]))]
+        except csv.Error as error:
+            raise UserError(f"{where} is not a CSV row ({error}); a row is {form}") from error
+        separator = next(
+            (name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in cells[0]), ""
+        )
+        if len(cells) == 1 and separator:
+            raise UserError(f"{where} is {line!r}, with {separator}; a row is {form}, with commas")
+        yield number, cells
 
 
 def nearest_hint(word: str, known: Collection[str]) -> str:

@@ -189,7 +189,9 @@ def _scan(path: str) -> Iterator[tuple[_Place, bytes]]:
                 if checksum != _masked_crc(header[:8]) or end > size:
                     raise _damaged(path, number, offset)
                 if length > _MAX_RECORD_BYTES:
-                    raise UserError(f"{place}: {length:,} bytes, at most {_MAX_RECORD_BYTES:,} are read; make it smaller")
+                    raise UserError(
+                        f"{place}: {length:,} bytes, at most {_MAX_RECORD_BYTES:,} are read; make it smaller"
+                    )
                 yield place, file.read(place.length)
                 offset = end
     except tf.errors.OpError as error:

@@ -23,6 +23,7 @@ from PIL import Image
 from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data import sources as sources_module
 from pseudoseg_tf.data import split_catalog, tfds_index, tfrecord
+from pseudoseg_tf.data.bad_examples import BadExamples
 from pseudoseg_tf.data.decode import decode_image, decode_record
 from pseudoseg_tf.data.folder import FolderSource
 from pseudoseg_tf.data.pipeline import evaluation_dataset, training_dataset
@@ -348,6 +349,73 @@ class TestUnchecked:
         assert decode_image(source.read(0).image, "p0").shape == (6, 9, 3)
 
 
+class TestSkipping:
+    """data.on_bad_example=skip: what is wrong with one image or mask is left to training, from every kind of source."""
+
+    @pytest.fixture(params=["folder", "tfrecord", "tfds"])
+    def damaged(self, request: pytest.FixtureRequest, tmp_path: Path) -> tuple[DataConfig, int]:
+        """Three labeled records and the number of the one that cannot be used."""
+        name = {"folder": "folder", "tfrecord": "shards", "tfds": "prepared"}[request.param]
+        data = request.getfixturevalue(name)
+        if request.param == "folder":
+            put_mask(1, np.full((6, 8), 9, np.uint8))(data)
+            return data, 1
+        if request.param == "tfrecord":
+            content = bytearray((tmp_path / "train-0").read_bytes())
+            content[12 + len(example(0)) + 4 + 12 + 20] ^= 1
+            (tmp_path / "train-0").write_bytes(content)
+            return data, 1
+        # The image of odd is wider than its mask.
+        return dataclasses.replace(data, labeled="odd+train[1:3]"), 0
+
+    def test_training(self, damaged: tuple[DataConfig, int], tmp_path: Path) -> None:
+        data, number = damaged
+        skipping = dataclasses.replace(
+            data, on_bad_example="skip", crop_size=(17, 17), batch_labeled=3, min_scale=1.0, max_scale=1.0
+        )
+        with pytest.raises(UserError):
+            open_sources(data, "supervised")
+        sources = open_sources(skipping, "supervised")
+        bad = BadExamples(tmp_path / "bad_examples.txt", 1)
+        dataset = training_dataset(sources, skipping, "supervised", 0, bad_examples=bad)
+        batches = dataset.take(4).as_numpy_iterator()
+        examples = [batch["labeled"] for batch in batches]
+        seen = {int(each["image"][k][each["valid"][k] > 0].max()) for each in examples for k in range(3)}
+        assert seen == {0, 1, 2} - {number}
+        ((record_id, reason),) = [
+            line.split("\t") for line in (tmp_path / "bad_examples.txt").read_text().splitlines()
+        ]
+        assert (record_id, reason) == {
+            "folder": (
+                "p1",
+                f"mask {tmp_path}/masks/p1.png: pixel values 9; allowed are the class ids 0 to 2 and 255 (ignored): "
+                "save class ids as pixel values, or name all classes",
+            ),
+            "tfrecord": (
+                f"{tmp_path}/train-0 record 2",
+                f"{tmp_path}/train-0 record 2 (at byte {12 + len(example(0)) + 4 + 12}) is damaged: its checksum is "
+                "another; write the shard again",
+            ),
+            "tfds": (
+                "p0",
+                "image p0 (data.labeled=odd+train[1:3]) is 9x6 pixels (width x height), but mask p0 "
+                "(data.labeled=odd+train[1:3]) is 8x6; they must be equal",
+            ),
+        }[data.source]
+
+    def test_missing_masks_are_not_left_out(self, folder: DataConfig) -> None:
+        Path(f"{folder.masks}/p1.png").unlink()
+        with pytest.raises(
+            UserError, match=r"^data.labeled=.*: 1 of 3 records have no mask, first 'p1'; name"
+        ):
+            open_sources(dataclasses.replace(folder, on_bad_example="skip"), "supervised")
+
+    def test_what_is_scored_must_be_right(self, folder: DataConfig) -> None:
+        put_mask(8, np.full((6, 8), 9, np.uint8))(folder)
+        with pytest.raises(UserError, match=r"^mask p8: pixel values 9; "):
+            open_sources(dataclasses.replace(folder, on_bad_example="skip"), "supervised")
+
+
 def write(key: str, text: str) -> Callable[[DataConfig], DataConfig]:
     """Another content for the file that a key names."""
 
@@ -649,8 +717,14 @@ class TestTFRecord:
         ("record", "message"),
         [
             (b"\xff\xff\xff", r"shard record 1 \(at byte 12\) is not a tf.train.Example"),
-            (example(0, without=["image/encoded"]), r"record 1 \(at byte 12\) has no image/encoded; it needs"),
-            (example(0, without=["image/filename"]), r"record 1 \(at byte 12\) has no image/filename; it needs"),
+            (
+                example(0, without=["image/encoded"]),
+                r"record 1 \(at byte 12\) has no image/encoded; it needs",
+            ),
+            (
+                example(0, without=["image/filename"]),
+                r"record 1 \(at byte 12\) has no image/filename; it needs",
+            ),
             (
                 example(0, without=NO_MASK),
                 r"^data.labeled: p0 \(.*shard record 1\) has no image/segmentation/class/e",
@@ -659,7 +733,10 @@ class TestTFRecord:
                 example(0, image_encoded=png(picture(0, (8, 8)))),
                 r"^image p0 \(.*shard record 1\) is 8x8 .*mask p0 \(.*shard record 1\) is 8x6",
             ),
-            (example(0, image_encoded=b"text"), r"^image p0 \(.*shard record 1\): neither a JPEG nor a PNG file"),
+            (
+                example(0, image_encoded=b"text"),
+                r"^image p0 \(.*shard record 1\): neither a JPEG nor a PNG file",
+            ),
         ],
     )
     def test_bad_records(self, tmp_path: Path, record: bytes, message: str) -> None:
@@ -702,7 +779,9 @@ class TestTFRecord:
         second = 12 + len(example(0)) + 4
         content[second + 12 + len(example(1)) // 2] ^= 8
         path.write_bytes(content)
-        message = rf"shard record 2 \(at byte {second + 12}\) is damaged: its checksum is another; write the shard"
+        message = (
+            rf"shard record 2 \(at byte {second + 12}\) is damaged: its checksum is another; write the shard"
+        )
         with pytest.raises(UserError, match=message):
             source.read(1)
         with pytest.raises(UserError, match=message):
@@ -716,7 +795,9 @@ class TestTFRecord:
     def test_a_record_that_claims_gigabytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = write_shard(tmp_path / "shard", [example(0)])
         monkeypatch.setattr(tfrecord, "_MAX_RECORD_BYTES", len(example(0)) - 1)
-        with pytest.raises(UserError, match=r"shard record 1: [0-9,]+ bytes, at most [0-9,]+ are read; make it"):
+        with pytest.raises(
+            UserError, match=r"shard record 1: [0-9,]+ bytes, at most [0-9,]+ are read; make it"
+        ):
             self.open(path)
 
     def test_a_directory_is_no_shard(self, tmp_path: Path) -> None:
