@@ -113,6 +113,9 @@ class DataConfig:
     # tfds: builder name and data directory (empty: the TFDS default).
     name: str = ""
     data_dir: str = ""
+    # tfds: builder of data.unlabeled, where the additional images come from another data set; empty: data.name. Its
+    # masks say nothing unless both have the same classes.
+    unlabeled_name: str = ""
     # tfds: where you unpacked the archives of pascal_voc_seg, coco_seg or cityscapes_seg; read once, to prepare
     # them (empty: the TFDS default, downloads/manual below the data directory).
     manual_dir: str = ""

@@ -17,7 +17,13 @@ from pseudoseg_tf.data.coco_labels import read_coco_image_labels
 from pseudoseg_tf.data.decode import decode_mask
 from pseudoseg_tf.data.folder import Folder, FolderSource
 from pseudoseg_tf.data.pseudo_labeled import join_pseudo_labeled
-from pseudoseg_tf.data.selection import ImageLabeled, check_masks_are_there, select, without
+from pseudoseg_tf.data.selection import (
+    ImageLabeled,
+    OfAnotherDataSet,
+    check_masks_are_there,
+    select,
+    without,
+)
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, MaskEncoding, Source, voc_palette
 from pseudoseg_tf.data.splits import check_disjoint, check_unique, common_ids, read_ids, split_list
 from pseudoseg_tf.data.text import (
@@ -259,12 +265,27 @@ def _open_shards(
 
 
 def _tfds_opener(data: DataConfig) -> tuple[DatasetInfo, Opener]:
+    """Opens splits of `data.name`, those of `data.unlabeled` in the data set that is named for them, if one is."""
+    info, open_one = _builder_opener(data, data.name, "data.name")
+    if not data.unlabeled_name:
+        return info, open_one
+    _, open_other = _builder_opener(data, data.unlabeled_name, "data.unlabeled_name")
+
+    def open_either(value: str, key: str, /, *, need_masks: bool, check: bool = True) -> Source:
+        if key != "data.unlabeled":
+            return open_one(value, key, need_masks=need_masks, check=check)
+        return OfAnotherDataSet(open_other(value, key, need_masks=need_masks, check=check), info)
+
+    return info, open_either
+
+
+def _builder_opener(data: DataConfig, name: str, name_key: str) -> tuple[DatasetInfo, Opener]:
     """Opens a split, a published one by its name ("1_16/1"), or a list of ids: "SPLIT:FILE", "SPLIT:NAME"."""
     # Importing TFDS takes seconds; only those who use it should wait.
     from pseudoseg_tf.data.tfds_index import SplitIndexes
     from pseudoseg_tf.data.tfds_source import TFDSSource, open_builder
 
-    builder, info = open_builder(data.name, data.data_dir, data.manual_dir)
+    builder, info = open_builder(name, data.data_dir, data.manual_dir, name_key)
     info = _with_background(info, data)
     indexes = SplitIndexes(builder)
     names = split_catalog.split_names(info.name)

@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 def open_builder(
-    name: str, data_dir: str, manual_dir: str = ""
+    name: str, data_dir: str, manual_dir: str = "", key: str = "data.name"
 ) -> tuple[tfds.core.DatasetBuilder, DatasetInfo]:
     """Finds a builder and prepares its files, as ArrayRecord, if they are not there.
 
@@ -31,12 +31,13 @@ def open_builder(
       data_dir: where its files are; "" is the TFDS default.
       manual_dir: where the unpacked archives are that it is prepared from, if it needs any; "" is the TFDS
         default, downloads/manual below `data_dir`.
+      key: the configuration key that names it, for error messages.
 
     Raises:
       UserError: an unknown name, files in a format without random access, features or metadata missing, or
         archives missing or damaged.
     """
-    where = f"data.name={name}"
+    where = f"{key}={name}"
     module = re.split(r"\W", name)[0]
     if module and _exists(f"pseudoseg_tf.datasets.{module}"):
         importlib.import_module(f"pseudoseg_tf.datasets.{module}")

@@ -862,6 +862,21 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
             metadata = tfds.core.MetadataDict(class_names=list(INFO.class_names), background=None)
             return tfds.core.DatasetInfo(builder=self, features=super()._info().features, metadata=metadata)
 
+    class OtherScenes(TinyScenes):
+        __module__ = "tiny_scenes"
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=super()._info().features,
+                metadata=tfds.core.MetadataDict(class_names=["background", "car", "tree"]),
+                disable_shuffling=True,
+            )
+
+        def _generate_examples(self, numbers: Sequence[int], width: int = 8) -> Any:
+            for number, example in super()._generate_examples(numbers, width):
+                yield number, {**example, "id": f"other{number}"}
+
     class Photos(TinyScenes):
         __module__ = "tiny_scenes"
 
@@ -937,6 +952,36 @@ class TestTFDS:
         check(sources.labeled, [5, 6, 1, 2])
         check(sources.val, [8])
 
+    def test_unlabeled_images_of_another_data_set(self, prepared: DataConfig, tmp_path: Path) -> None:
+        others = dataclasses.replace(prepared, unlabeled_name="other_scenes", unlabeled="train[5:]")
+        sources = open_sources(others, "unlabeled")
+        assert sources.info.name == "tiny_scenes"
+        check(sources.labeled, [0, 1, 2])
+        assert sources.unlabeled is not None
+        assert sources.unlabeled.ids == ("other5", "other6")
+        assert sources.unlabeled.info == sources.info
+        # Its masks mean cars and trees, not cats and dogs.
+        assert not sources.unlabeled.has_masks and not sources.unlabeled.has_mask(0)
+        record = sources.unlabeled.read(1)
+        assert record.mask is None
+        np.testing.assert_array_equal(decode_image(record.image, "other6"), picture(6))
+        with pytest.raises(
+            UserError, match=r"^data.image_labels: 2 of 2 images of data.unlabeled have neither"
+        ):
+            open_sources(others, "weakly")
+        (tmp_path / "tags.csv").write_text("other5,cat\nother6,dog\n")
+        open_sources(dataclasses.replace(others, image_labels=str(tmp_path / "tags.csv")), "weakly")
+
+    def test_unlabeled_images_of_a_data_set_with_the_same_classes(self, prepared: DataConfig) -> None:
+        same = dataclasses.replace(prepared, unlabeled_name="streets")
+        sources = open_sources(same, "weakly")
+        assert sources.unlabeled is not None
+        assert sources.unlabeled.has_masks and sources.unlabeled.has_mask(0)
+        # Not of "streets", which has no background.
+        assert sources.unlabeled.info == sources.info and sources.info.has_background
+        assert sources.unlabeled.read(0).mask is not None
+        assert sources.notes[1:] == ("image-level labels of 4 of 4 unlabeled images come from their masks",)
+
     def test_image_labels(self, prepared: DataConfig, tmp_path: Path) -> None:
         (tmp_path / "tags.csv").write_text("p3,cat\np4,dog\np5\n")
         weakly = dataclasses.replace(prepared, image_labels=str(tmp_path / "tags.csv"))
@@ -983,6 +1028,7 @@ class TestTFDS:
             ),
             ({"name": ""}, r"^data.name=: "),
             ({"name": "photos"}, r"^data.name=photos lacks the features image, label; give a segmentation"),
+            ({"unlabeled_name": "photos"}, r"^data.unlabeled_name=photos lacks the features image, label; g"),
             ({"name": "nameless_scenes"}, r"^data.name=nameless_scenes lacks class_names in its metadata"),
             ({"labeled": "test"}, r"^data.labeled=test: Unknown split 'test'"),
             ({"labeled": "train[:x]"}, r"^data.labeled=train\[:x\]: Error parsing split"),
