@@ -25,6 +25,9 @@ from pseudoseg_tf.tf1_checkpoint import (
 )
 from pseudoseg_tf.tf1_files import Tf1Checkpoint
 
+# Far above the arrays of any backbone: a file of a few kilobytes can claim to hold terabytes.
+_MAX_ARRAY_BYTES = 1 << 30
+
 _STEP_KEY = "step/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -138,19 +141,27 @@ def _read_arrays(weights: str) -> Mapping[str, np.ndarray]:
     try:
         if weights.endswith(".npz"):
             with np.load(weights, allow_pickle=False) as file:
+                _check_array_bytes(sum(info.file_size for info in file.zip.infolist()))
                 return {name: file[name] for name in file.files}
         arrays = {}
         with h5py.File(weights, "r") as file:
 
             def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
                 if isinstance(item, h5py.Dataset):
+                    _check_array_bytes(item.nbytes + sum(array.nbytes for array in arrays.values()))
                     layer, weight = name.split(":")[0].split("/")[-2:]
                     arrays[f"{layer}/{weight}"] = np.asarray(item)
 
             file.visititems(visit)
         return arrays
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UserError(f"init.weights: {weights}: not a readable weights file ({error})") from error
+    except Exception as error:  # The readers raise many types for damaged content.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"init.weights: {weights}: not a readable weights file ({reason})") from error
+
+
+def _check_array_bytes(size: int) -> None:
+    if size > _MAX_ARRAY_BYTES:
+        raise ValueError(f"more than {_MAX_ARRAY_BYTES >> 30} GiB of arrays")
 
 
 def _existing_file(weights: str) -> str:

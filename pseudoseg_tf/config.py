@@ -107,6 +107,9 @@ class DataConfig:
     # Image-level labels for the weakly mode: CSV id,name,name,... or COCO's annotations (instances_train2017.json);
     # images that it does not name have those of their masks.
     image_labels: str = ""
+    # With COCO's annotations whose categories are called otherwise than the classes: CSV category,class; nothing behind
+    # the comma: no class; the category *: all without a row.
+    category_classes: str = ""
     # tfds: builder name and data directory (empty: the TFDS default).
     name: str = ""
     data_dir: str = ""
@@ -147,6 +150,12 @@ class DataConfig:
     # Strong view: half the side of the CutOut box in pixels (0 turns it off). The reference's
     # pad_size=50 cuts up to 100x100; the paper's text says 50x50, which is 25 here.
     cutout: int = 50
+    # Training examples that cannot be read, decoded or used: fail stops and names the first; skip takes another
+    # example in place of each, the same one whenever the run is repeated or continued, and lists it in
+    # bad_examples.txt of the run. Evaluation always stops.
+    on_bad_example: Literal["fail", "skip"] = "fail"
+    # skip: how many different ones may be left out before the run stops; 0 or greater.
+    max_bad_examples: int = 100
     # Order of examples, crops, scales, flips and strong-view draws.
     seed: int = 0
 

@@ -18,7 +18,8 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import check_directory, read_json, write_json
 
 # What may differ between a run and its continuation: nothing that the weights depend on. (The learning
-# rate depends on train.steps, so a longer run is another run.)
+# rate depends on train.steps, so a longer run is another run. A run that stopped at a bad example may go on
+# without it.)
 _FREE_ON_RESUME = (
     "runtime.",
     "train.keep",
@@ -26,6 +27,8 @@ _FREE_ON_RESUME = (
     "train.pictures_every",
     "train.on_nonfinite",
     "train.max_rollbacks",
+    "data.on_bad_example",
+    "data.max_bad_examples",
 )
 # Of these one is part of what the weights depend on.
 _NOT_FREE = "runtime.deterministic"
@@ -173,6 +176,9 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "init.last_layers", from_checkpoint or not config.init.last_layers, allowed
 
     yield from _source_rules(config)
+    of_coco = data.image_labels.endswith(".json")
+    allowed = "empty unless data.image_labels is a .json file of COCO's annotations"
+    yield "data.category_classes", of_coco or not data.category_classes, allowed
     yield "data.min_resize", data.min_resize >= 0, "0 (images keep their size) or greater"
     for name in ("max_resize", "resize_factor"):
         value = getattr(data, name)
@@ -196,6 +202,7 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     # At 2 the contrast factor's range reaches 0 and the hue makes a full turn.
     yield "data.jitter_strength", 0 <= data.jitter_strength <= 2, "from 0 to 2"
     yield "data.cutout", data.cutout >= 0, natural
+    yield "data.max_bad_examples", data.max_bad_examples >= 0, natural
     yield "data.seed", data.seed >= 0, natural
 
     yield "train.steps", train.steps > 0, positive

@@ -21,6 +21,7 @@ from pseudoseg_tf.checkpoint import checkpoint_directory, load_initial_weights
 from pseudoseg_tf.checkpoint_files import Checkpoints, checkpoint_prefixes
 from pseudoseg_tf.config import Config, RuntimeConfig, TrainConfig
 from pseudoseg_tf.data import color, pipeline
+from pseudoseg_tf.data.bad_examples import BadExamples
 from pseudoseg_tf.data.sources import Sources, open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo
 from pseudoseg_tf.errors import UserError
@@ -118,7 +119,10 @@ class _Run:
         self._sources, self._step = sources, optimizer.iterations
         # Of several workers one cannot stop alone.
         check = (lambda: None) if workers.several else signals.check
-        self.trainer = Trainer(config, model, optimizer, strategy, sources, before_step=check)
+        self._bad_examples = _bad_examples(config, workers.own_dir)
+        self.trainer = Trainer(
+            config, model, optimizer, strategy, sources, before_step=check, bad_examples=self._bad_examples
+        )
         saved = tf.train.Checkpoint(
             step=self._step, model=model, optimizer=optimizer, interval=self.trainer.interval
         )
@@ -140,7 +144,9 @@ class _Run:
             config.data.eval_flip,
         )
         self._panel = (
-            _Panel(config, model, sources, workers.own_dir) if config.train.mode != "supervised" else None
+            _Panel(config, model, sources, workers.own_dir, self._bad_examples)
+            if config.train.mode != "supervised"
+            else None
         )
         self._rollbacks = self._lines("rollbacks.jsonl", math.inf)
 
@@ -211,6 +217,8 @@ class _Run:
             with _without_output():
                 self._controller.train(done, checkpoint_at_completion=False)
             self._console.write(done, self.trainer.averages)
+            if self._bad_examples:
+                self._bad_examples.report(self._log)
             self.trainer.begin_interval()
             if self._panel and (done % every.pictures_every == 0 or done == end):
                 self._panel.write(done, self._controller.summary_manager)
@@ -304,6 +312,13 @@ class _Run:
 
     def _lines(self, name: str, step: float) -> JsonLines:
         return JsonLines(os.path.join(self._run_dir, name), step, self._workers.own(name))
+
+
+def _bad_examples(config: Config, run_dir: str) -> BadExamples | None:
+    """Where examples that cannot be used are listed; None: they stop the run."""
+    if config.data.on_bad_example == "fail":
+        return None
+    return BadExamples(os.path.join(run_dir, "bad_examples.txt"), config.data.max_bad_examples)
 
 
 def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
@@ -421,11 +436,13 @@ class Trainer(orbit.StandardTrainer):
         strategy: tf.distribute.Strategy,
         sources: Sources,
         before_step: Callable[[], None] = lambda: None,
+        bad_examples: BadExamples | None = None,
     ):
         """Makes what the steps add to; ``before_step`` may raise, which ends a loop of steps."""
         super().__init__(train_dataset=None)
         self._before_step = before_step
         self._redrawn: Sequence[int] = ()
+        self._bad_examples = bad_examples
         self._config = config
         self._model = model
         self._optimizer = optimizer
@@ -457,7 +474,13 @@ class Trainer(orbit.StandardTrainer):
         self._redrawn = tuple(redrawn)
         self.train_dataset = self._strategy.distribute_datasets_from_function(
             lambda context: pipeline.training_dataset(
-                self._sources, self._config.data, self._config.train.mode, step, context, self._redrawn
+                self._sources,
+                self._config.data,
+                self._config.train.mode,
+                step,
+                context,
+                self._redrawn,
+                self._bad_examples,
             )
         )
 
@@ -640,13 +663,21 @@ def _score_line(entry: Mapping[str, Any]) -> str:
 class _Panel:
     """Pictures of the pseudo labels of the same few images at each time, as PNG and in TensorBoard."""
 
-    def __init__(self, config: Config, model: PseudoSegModel, sources: Sources, run_dir: str):
+    def __init__(
+        self,
+        config: Config,
+        model: PseudoSegModel,
+        sources: Sources,
+        run_dir: str,
+        bad_examples: BadExamples | None,
+    ):
         self._config = config
         self._model = model
         self._info: DatasetInfo = sources.info
         self._directory = os.path.join(run_dir, "pictures")
         data = dataclasses.replace(config.data, batch_labeled=1, batch_unlabeled=_PANEL_IMAGES)
-        batch = next(iter(pipeline.training_dataset(sources, data, config.train.mode, 0)))
+        dataset = pipeline.training_dataset(sources, data, config.train.mode, 0, bad_examples=bad_examples)
+        batch = next(iter(dataset))
         self._examples = batch["unlabeled"]
 
     def write(self, step: int, summaries: orbit.utils.SummaryManager) -> None:

@@ -186,6 +186,7 @@ def test_wrong_override_is_named_with_what_is_allowed(override: str, parts: list
         (["train.checkpoint_every=0"], "train.checkpoint_every"),
         (["train.evaluate_every=0"], "train.evaluate_every"),
         (["train.log_every=0"], "train.log_every"),
+        (["data.max_bad_examples=-1"], "data.max_bad_examples"),
         (["train.pictures_every=0"], "train.pictures_every"),
         (["train.keep=0"], "train.keep"),
         (["train.max_rollbacks=0"], "train.max_rollbacks"),
@@ -369,7 +370,7 @@ def test_run_goes_on_only_under_its_own_configuration(tmp_path: Path) -> None:
     config_io.save(tmp_path, "folder", changed())
     free = changed(
         *("runtime.jit=true", "train.keep=5", "train.log_every=1", "train.pictures_every=1"),
-        *("train.on_nonfinite=rollback", "train.max_rollbacks=9"),
+        *("train.on_nonfinite=rollback", "train.max_rollbacks=9", "data.on_bad_example=skip"),
     )
     config_io.save(tmp_path, "", free)
     assert config_io.load(tmp_path) == free

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,37 @@ def test_a_run_writes_its_records(folder: Path, tmp_path: Path, mode: str) -> No
     assert (tmp_path / "run/pictures").exists() == (mode == "weakly")
     assert sum("validation mIoU" in line for line in lines) == 2
     assert int(_checkpoint(tmp_path / "run")["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 6
+
+
+def test_bad_examples_stop_the_run_or_are_left_out(folder: Path, tmp_path: Path) -> None:
+    """A run that stopped goes on without the picture, and the list has it once after another start."""
+    damaged = tmp_path / "data"
+    shutil.copytree(folder, damaged)
+    path = damaged / "images/1.png"
+    path.write_bytes(path.read_bytes()[:-100])
+    run = tmp_path / "run"
+    config = small_config(damaged, "supervised", steps=4)
+    with pytest.raises(tf.errors.OpError, match=f"UserError: image {path}: damaged"):
+        train(config, str(run), _quiet)
+    config = config_io.apply_overrides(config, ["data.on_bad_example=skip"])
+
+    def stop_at_two(line: str) -> None:
+        if line.startswith("left out"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, str(run), stop_at_two)
+    lines: list[str] = []
+    train(config, str(run), lines.append)
+    assert not any(line.startswith("left out") for line in lines)
+    (listed,) = (run / "bad_examples.txt").read_text().splitlines()
+    assert listed.startswith(f"1\timage {path}: damaged (")
+    lines.clear()
+    train(config, str(tmp_path / "unbroken"), lines.append)
+    assert sum(line.startswith(f"left out: image {path}: damaged (") for line in lines) == 1
+    ours, theirs = _checkpoint(run), _checkpoint(tmp_path / "unbroken")
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
 def test_a_finished_run_is_left_alone(folder: Path, tmp_path: Path) -> None:

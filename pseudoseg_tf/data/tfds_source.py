@@ -117,6 +117,7 @@ class TFDSSource:
         self.ids = index.ids
         self._has_mask = index.has_mask
         self.has_masks = all(self._has_mask)
+        self._key = where
         self._where = f"{where}: {builder.data_dir}"
 
     def __len__(self) -> int:
@@ -139,7 +140,15 @@ class TFDSSource:
                 f"{self._where} holds {record_id!r} where its files *{IDS_SUFFIX} name {self.ids[index]!r}; "
                 "delete them, they will be made anew"
             )
-        return Record(record_id, features["image"], features["label"] or None, image_labels=None)
+        name = f"{record_id} ({self._key})"
+        return Record(
+            record_id,
+            features["image"],
+            features["label"] or None,
+            image_labels=None,
+            image_name=name,
+            mask_name=name,
+        )
 
 
 def _exists(module: str) -> bool:
