@@ -181,8 +181,8 @@ def test_a_step_that_is_not_finite(folder: Path, tmp_path: Path, monkeypatch: py
     ids = example_ids(sources.labeled, config.data, "labeled", 2)
     found = re.fullmatch(
         r"the gradient is not finite at step 3 \(total 1\.\d+; supervised 1\.\d+; decay 0\.\d+; learning rate (.*); "
-        rf"labeled images {', '.join(ids)}\); try a smaller train\.learning_rate, or look for damaged images among these, or "
-        r"go on without them: train\.on_nonfinite=rollback",
+        rf"labeled images {', '.join(ids)}\); try a smaller train\.learning_rate, "
+        r"or look for damaged images among these, or go on without them: train\.on_nonfinite=rollback",
         str(error.value),
     )
     assert found and found[1] == f"{0.02 * 0.5**0.9:g}"
