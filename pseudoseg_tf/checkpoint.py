@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 
 import h5py
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
+from pseudoseg_tf.checkpoint_files import newest_good
 from pseudoseg_tf.config_io import has_keras_names
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.nn.mobilenet import MobileNetV1
@@ -180,16 +182,18 @@ def checkpoint_directory(run_dir: str, which: str) -> str:
 
 
 def find_checkpoint(run_dir: str, which: str) -> str:
-    """Path prefix of the newest "last" or "best" checkpoint of a run, or ``which`` itself if it is a path.
+    """Path prefix of the newest good "last" or "best" checkpoint of a run, or ``which`` itself if it is a path.
+
+    A newer one that is damaged is named on stderr.
 
     Raises:
         UserError: there is none.
     """
     if which in ("last", "best"):
         directory = checkpoint_directory(run_dir, which)
-        path = tf.train.latest_checkpoint(directory)
+        path = newest_good(directory, lambda line: print(line, file=sys.stderr))
         if path is None:
-            raise UserError(f"{directory}: no checkpoint; train first, or give the path of a checkpoint")
+            raise UserError(f"{directory}: no good checkpoint; train first, or give the path of a checkpoint")
         return path
     path = which.removesuffix(".index")
     if not os.path.isfile(f"{path}.index"):

@@ -223,6 +223,11 @@ class TrainConfig:
     pictures_every: int = 1000
     # How many "last" checkpoints stay on disk.
     keep: int = 2
+    # A step whose loss or gradient is not finite: fail stops the run; rollback goes back to the last checkpoint and
+    # takes other examples for that step, as rollbacks.jsonl of the run then says.
+    on_nonfinite: Literal["fail", "rollback"] = "fail"
+    # rollback: how often in a run; greater than 0.
+    max_rollbacks: int = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,6 +277,9 @@ class RuntimeConfig:
     # auto: MirroredStrategy when several GPUs are visible, else one device.
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
+    # Operations give the same bits in each run, on one kind of device; slower, reading of images most of all. Without
+    # it examples and views are the same, and sums on accelerators may differ in their last bits.
+    deterministic: bool = False
     # Compile the training step with XLA (for accelerators; slower on CPU).
     jit: bool = False
     # Threads of TensorFlow's CPU ops (0: all cores).

@@ -8,7 +8,7 @@ independently.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,9 @@ Example = dict[str, tf.Tensor]
 # Image, labels and image-level labels of a record.
 _Decoded = tuple[np.ndarray, np.ndarray, np.ndarray]
 
+# Added to the numbers of examples that others are to replace: beyond those of any run.
+_REDRAWN = 2**48
+
 
 def training_dataset(
     sources: Sources,
@@ -42,6 +45,7 @@ def training_dataset(
     mode: str,
     start_step: int,
     input_context: tf.distribute.InputContext | None = None,
+    redrawn: Sequence[int] = (),
     bad_examples: BadExamples | None = None,
 ) -> tf.data.Dataset:
     """Returns the endless training batches from step `start_step` on.
@@ -56,6 +60,7 @@ def training_dataset(
         mode: "supervised", "unlabeled" or "weakly".
         start_step: the step the first element belongs to.
         input_context: which input pipeline this is, from `tf.distribute`; None: the only one, of one replica.
+        redrawn: steps whose examples give way to others; for a step named twice these give way, too, and so on.
         bad_examples: takes the examples that cannot be used, in place of which others are given, by the number of
             the example alone; None: reading such an example raises UserError.
 
@@ -70,12 +75,11 @@ def training_dataset(
         UserError: a batch size is not a multiple of the number of replicas.
     """
     context = input_context or tf.distribute.InputContext()
-    streams = {"labeled": _stream("labeled", sources.labeled, data, start_step, context, bad_examples)}
+    rest = data, start_step, context, redrawn, bad_examples
+    streams = {"labeled": _stream("labeled", sources.labeled, *rest)}
     if mode != "supervised":
         assert sources.unlabeled is not None
-        streams["unlabeled"] = _stream(
-            "unlabeled", sources.unlabeled, data, start_step, context, bad_examples
-        )
+        streams["unlabeled"] = _stream("unlabeled", sources.unlabeled, *rest)
     return tf.data.Dataset.zip(streams).prefetch(tf.data.AUTOTUNE)
 
 
@@ -126,6 +130,7 @@ def _stream(
     data: DataConfig,
     start_step: int,
     context: tf.distribute.InputContext,
+    redrawn: Sequence[int],
     bad_examples: BadExamples | None,
 ) -> tf.data.Dataset:
     """Returns the batches of the "labeled" or "unlabeled" stream for the replicas of one input pipeline."""
@@ -141,7 +146,8 @@ def _stream(
 
     def example(number: tf.Tensor) -> Example:
         step, position = number // share, number % share
-        return training_example(source, data, name, step * batch + first + position, bad_examples)
+        counter = _first_number(step, batch, redrawn) + first + position
+        return training_example(source, data, name, counter, bad_examples)
 
     numbers = tf.data.Dataset.range(start_step * share, tf.int64.max)
     examples = numbers.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -160,15 +166,14 @@ def training_example(
         counter: int64 [], number of the example since step 0.
         bad_examples: see `training_dataset`.
     """
-    seed = data.seed, ("labeled", "unlabeled").index(name)
-    stream_seed = tf.constant(seed, tf.int64)
-    order_seed, view_seed = tf.unstack(tf.random.split(stream_seed, 2))
+    order_seed, view_seed = _stream_seeds(data, name)
     geometry_seed, strong_seed = tf.unstack(tf.random.split(tf.random.fold_in(view_seed, counter), 2))
 
     index = _shuffled(counter, len(source), order_seed)
     if bad_examples is None:
         image, labels, image_labels = _read(source, index)
     else:
+        seed = _stream_seed(data, name)
         image, labels, image_labels = _read_usable(source, index, seed, counter, bad_examples)
     image, labels = _resized(image, labels, data)
     draws = geometry_draws(
@@ -185,6 +190,45 @@ def training_example(
     if name == "unlabeled":
         example |= strong_draws(strong_seed, data.crop_size, data.jitter_strength)._asdict()
     return example
+
+
+def example_ids(
+    source: Source, data: DataConfig, name: str, step: int, redrawn: Sequence[int] = ()
+) -> list[str]:
+    """Returns the record ids of the examples that a stream gives all replicas at a step.
+
+    Args:
+        source: the records of the stream.
+        data: batch sizes and seed.
+        name: "labeled" or "unlabeled".
+        step: counted from 0.
+        redrawn: as in `training_dataset`.
+    """
+    batch = data.batch_labeled if name == "labeled" else data.batch_unlabeled
+    first = _first_number(tf.constant(step, tf.int64), batch, redrawn)
+    order_seed, _ = _stream_seeds(data, name)
+    return [
+        source.ids[int(_shuffled(first + position, len(source), order_seed))] for position in range(batch)
+    ]
+
+
+def _first_number(step: tf.Tensor, batch: int, redrawn: Sequence[int]) -> tf.Tensor:
+    """Returns the number (int64 []) of the first example of a step."""
+    if not redrawn:
+        return step * batch
+    times = tf.reduce_sum(tf.cast(tf.constant(redrawn, tf.int64) == step, tf.int64))
+    return step * batch + times * _REDRAWN
+
+
+def _stream_seeds(data: DataConfig, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the seeds of the order and of the views of a stream."""
+    stream_seed = tf.constant(_stream_seed(data, name), tf.int64)
+    order_seed, view_seed = tf.unstack(tf.random.split(stream_seed, 2))
+    return order_seed, view_seed
+
+
+def _stream_seed(data: DataConfig, name: str) -> tuple[int, int]:
+    return data.seed, ("labeled", "unlabeled").index(name)
 
 
 def _shuffled(counter: tf.Tensor, length: int, seed: tf.Tensor) -> tf.Tensor:
