@@ -259,6 +259,7 @@ class RuntimeConfig:
 
     # auto: MirroredStrategy when several GPUs are visible, else one device.
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
+    # Of the arithmetic; weights, losses and statistics are float32 in either.
     precision: Literal["float32", "bfloat16"] = "float32"
     # Compile the training step with XLA (for accelerators; slower on CPU).
     jit: bool = False

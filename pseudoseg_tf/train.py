@@ -20,12 +20,13 @@ from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.checkpoint import checkpoint_directory, load_initial_weights
 from pseudoseg_tf.config import Config, RuntimeConfig, TrainConfig
 from pseudoseg_tf.data import color, pipeline
+from pseudoseg_tf.data.decode import decode_record
 from pseudoseg_tf.data.sources import Sources, open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import Evaluator
 from pseudoseg_tf.files import write_json
-from pseudoseg_tf.metrics import SegmentationMetrics
+from pseudoseg_tf.metrics import Reliability, SegmentationMetrics
 from pseudoseg_tf.nn.layers import resize_mask
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.optim import (
@@ -38,6 +39,7 @@ from pseudoseg_tf.optim import (
     ramp_up,
 )
 from pseudoseg_tf.records import Console, JsonLines, Log
+from pseudoseg_tf.reliability_diagram import reliability_figure
 
 Examples = Mapping[str, tf.Tensor]
 
@@ -129,9 +131,12 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
         done = min(end, *(_next_multiple(done, interval) for interval in intervals))
         with _without_output():
             controller.train(done, checkpoint_at_completion=False)
-        console.write(done, trainer.averages)
+        rate = console.write(done, trainer.averages)
+        if rate is not None:
+            with controller.summary_manager.summary_writer().as_default():
+                tf.summary.scalar("images_per_second", rate, step=done)
         if panel and (done % every.pictures_every == 0 or done == end):
-            panel.write(done, controller.summary_manager)
+            panel.write(done, trainer.reliability, controller.summary_manager)
         if done % every.evaluate_every == 0 or done == end:
             with _without_output():
                 controller.evaluate()
@@ -315,6 +320,15 @@ class Trainer(orbit.StandardTrainer):
         self.averages = result
         return result
 
+    @property
+    def reliability(self) -> dict[str, Reliability]:
+        """How confidence and accuracy of the maps of the latest inner loop agreed, where ``averages`` has their ECE."""
+        return {
+            name: metrics.reliability()
+            for name, metrics in self._pseudo_metrics.items()
+            if not metrics.is_empty()
+        }
+
     def _step(self, batch: Mapping[str, Examples]) -> None:
         """One optimizer step on this replica's share of the batch."""
         train, pseudo = self._config.train, self._config.pseudo
@@ -440,10 +454,22 @@ class _Panel:
         data = dataclasses.replace(config.data, batch_labeled=1, batch_unlabeled=_PANEL_IMAGES)
         batch = next(iter(pipeline.training_dataset(sources, data, config.train.mode, 0)))
         self._examples = batch["unlabeled"]
+        assert sources.unlabeled is not None
+        self._images = [
+            decode_record(sources.unlabeled.read(int(index)), sources.info.num_classes)[0]
+            for index in (
+                pipeline.record_index(sources.unlabeled, data, "unlabeled", counter)
+                for counter in self._examples["counter"]
+            )
+        ]
 
-    def write(self, step: int, summaries: orbit.utils.SummaryManager) -> None:
+    def write(
+        self, step: int, reliability: Mapping[str, Reliability], summaries: orbit.utils.SummaryManager
+    ) -> None:
+        """Draws the panel of ``step`` and, where masks are known, reliability diagrams of the maps since the last."""
         additional, branch = self._pseudo_labels()
         picture = visualize.pseudo_label_panel(
+            images=self._images,
             weak=self._pixels(additional["weak"]),
             strong=self._pixels(additional["strong"]),
             cam=branch.cam.numpy(),
@@ -458,6 +484,9 @@ class _Panel:
         visualize.save_image(os.path.join(self._directory, f"step-{step:08d}.png"), picture)
         with summaries.summary_writer().as_default():
             tf.summary.image("pseudo_labels", picture[np.newaxis], step=step)
+            if reliability:
+                diagrams = visualize.figure_pixels(reliability_figure(reliability))
+                tf.summary.image("reliability", diagrams[np.newaxis], step=step)
 
     @tf.function
     def _pseudo_labels(self) -> tuple[steps.AdditionalBatch, steps.WeakBranch]:

@@ -147,12 +147,10 @@ def training_example(source: Source, data: DataConfig, name: str, counter: tf.Te
         name: "labeled" or "unlabeled"; the latter adds the draws of the strong view.
         counter: int64 [], number of the example since step 0.
     """
-    stream_seed = tf.constant([data.seed, ("labeled", "unlabeled").index(name)], tf.int64)
-    order_seed, view_seed = tf.unstack(tf.random.split(stream_seed, 2))
+    _, view_seed = _stream_seeds(data, name)
     geometry_seed, strong_seed = tf.unstack(tf.random.split(tf.random.fold_in(view_seed, counter), 2))
 
-    index = _shuffled(counter, len(source), order_seed)
-    image, labels, image_labels = _read(source, index)
+    image, labels, image_labels = _read(source, record_index(source, data, name, counter))
     image, labels = _resized(image, labels, data)
     draws = geometry_draws(
         geometry_seed, tf.shape(labels), data.crop_size, data.min_scale, data.max_scale, data.scale_step
@@ -168,6 +166,19 @@ def training_example(source: Source, data: DataConfig, name: str, counter: tf.Te
     if name == "unlabeled":
         example |= strong_draws(strong_seed, data.crop_size, data.jitter_strength)._asdict()
     return example
+
+
+def record_index(source: Source, data: DataConfig, name: str, counter: tf.Tensor) -> tf.Tensor:
+    """Returns which record, int64 [], an example of a stream shows; see `training_example`."""
+    order_seed, _ = _stream_seeds(data, name)
+    return _shuffled(counter, len(source), order_seed)
+
+
+def _stream_seeds(data: DataConfig, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the seeds of the order and of the views of a stream."""
+    stream_seed = tf.constant([data.seed, ("labeled", "unlabeled").index(name)], tf.int64)
+    order_seed, view_seed = tf.unstack(tf.random.split(stream_seed, 2))
+    return order_seed, view_seed
 
 
 def _shuffled(counter: tf.Tensor, length: int, seed: tf.Tensor) -> tf.Tensor:
