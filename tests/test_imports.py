@@ -19,10 +19,12 @@ PACKAGE = ROOT / "pseudoseg_tf"
 # From the bottom to the top: a module imports from its own layer and those below. A name stands for a module
 # or for a whole subpackage.
 LAYERS = [
-    ["__init__", "_keras", "config", "errors", "progress"],
-    ["cost", "experiments", "files", "records", "data.specs"],
+    ["__init__", "_keras", "config", "errors", "interruption", "progress"],
+    ["cost", "experiments", "files", "run_lock", "summaries", "workers", "data.specs"],
+    ["records"],
     ["config_io", "data", "nn"],
     [
+        "checkpoint_files",
         "losses",
         "metrics",
         "optim",
@@ -36,7 +38,7 @@ LAYERS = [
         "batch_picture",
         "config_reference",
     ],
-    ["checkpoint", "reliability_diagram", "steps", "tf1_checkpoint", "tf1_files"],
+    ["checkpoint", "finite_watch", "reliability_diagram", "steps", "tf1_checkpoint", "tf1_files"],
     ["closeups", "comparison", "convert", "evaluate", "export", "folder_comparison", "inference", "train"],
     ["calibration", "self_training"],
     ["run_report"],
