@@ -132,11 +132,17 @@ def _steps_done(run: Run, root: str | os.PathLike[str]) -> int:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The entries of a run's ``history.jsonl`` or ``training.jsonl``; none if it is absent."""
+    """The entries of a run's ``history.jsonl`` or ``training.jsonl``; none if it is absent.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         return []
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); restore it, or train again") from error
 
 
 def last_and_best(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:

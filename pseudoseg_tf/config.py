@@ -276,6 +276,7 @@ class RuntimeConfig:
 
     # auto: MirroredStrategy when several GPUs are visible, else one device.
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
+    # Of the arithmetic; weights, losses and statistics are float32 in either.
     precision: Literal["float32", "bfloat16"] = "float32"
     # Operations give the same bits in each run, on one kind of device; slower, reading of images most of all. Without
     # it examples and views are the same, and sums on accelerators may differ in their last bits.

@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import pseudoseg_tf
 from pseudoseg_tf.config import Config
@@ -352,12 +352,31 @@ def save(run_dir: str | os.PathLike[str], preset: str, config: Config) -> None:
     write_json(path, {"preset": preset, "config": to_dict(config), "versions": _versions()})
 
 
+class RunRecord(NamedTuple):
+    """What ``config.json`` says of a run.
+
+    Attributes:
+      preset: its name; "" if the run was started from Python without one.
+      config: every key.
+      versions: of Python and of the libraries that made the run, by name.
+    """
+
+    preset: str
+    config: Config
+    versions: Mapping[str, str]
+
+
 def load(run_dir: str | os.PathLike[str]) -> Config:
     """Reads the configuration that :func:`save` wrote.
 
     Raises:
       UserError: if ``run_dir`` is no run directory or its config.json is damaged.
     """
+    return load_record(run_dir).config
+
+
+def load_record(run_dir: str | os.PathLike[str]) -> RunRecord:
+    """Reads all that :func:`save` wrote; raises as :func:`load`."""
     path = Path(run_dir) / "config.json"
     if not path.is_file():
         raise UserError(f"{run_dir}: no config.json here, so this is not a run directory of pseudoseg-train")
@@ -369,7 +388,19 @@ def load(run_dir: str | os.PathLike[str]) -> Config:
         validate(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return config
+    versions = content.get("versions")
+    return RunRecord(str(content.get("preset", "")), config, versions if isinstance(versions, dict) else {})
+
+
+def difference_table(configs: Mapping[str, Config]) -> list[list[str]]:
+    """The keys in which configurations differ, as rows of text: a header, then key and value in each of them."""
+    values = [flatten(config) for config in configs.values()]
+    rows = [["key", *configs]]
+    for key in values[0]:
+        texts = [as_text(each[key]) for each in values]
+        if len(set(texts)) > 1:
+            rows.append([key, *texts])
+    return rows
 
 
 def load_for_evaluation(

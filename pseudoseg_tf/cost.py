@@ -32,6 +32,12 @@ def forward_passes(config: Config) -> int:
     return sum(images * cost for images, _, cost in passes(config))
 
 
+def images_per_step(config: Config) -> int:
+    """How many images a step reads."""
+    additional = 0 if config.train.mode == "supervised" else config.data.batch_unlabeled
+    return config.data.batch_labeled + additional
+
+
 def images_with_backward(config: Config) -> int:
     """How many images of a step have activations that wait for the backward pass."""
     return sum(images for images, _, cost in passes(config) if cost > 1)

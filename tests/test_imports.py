@@ -23,10 +23,26 @@ LAYERS = [
     ["cost", "experiments", "files", "run_lock", "summaries", "workers", "data.specs"],
     ["records"],
     ["config_io", "data", "nn"],
-    ["checkpoint_files", "losses", "metrics", "optim", "presets", "pseudo_label", "visualize", "check_page"],
+    [
+        "checkpoint_files",
+        "losses",
+        "metrics",
+        "optim",
+        "presets",
+        "pseudo_label",
+        "visualize",
+        "page",
+        "check_page",
+        "curves",
+        "model_summary",
+        "batch_picture",
+        "config_reference",
+    ],
     ["checkpoint", "finite_watch", "reliability_diagram", "steps", "tf1_checkpoint", "tf1_files"],
     ["closeups", "comparison", "convert", "evaluate", "export", "folder_comparison", "inference", "train"],
     ["calibration", "self_training"],
+    ["run_report"],
+    ["report_page"],
     ["budgets", "experiment_catalog", "experiment_report"],
     ["cli", "demo"],
 ]
@@ -128,7 +144,7 @@ def test_data_set_definitions_stand_alone(path: Path) -> None:
 
 PROGRAMS = (
     *("train", "evaluate", "export", "predict", "convert", "check_data", "make_split", "calibrate"),
-    *("self_train", "experiment"),
+    *("self_train", "experiment", "report", "inspect"),
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.core.util import event_pb2
 
 from pseudoseg_tf import config_io
 from pseudoseg_tf.checkpoint import checkpoint_directory
@@ -56,13 +56,26 @@ def _checkpoint(run_dir: Path, which: str = "last") -> dict[str, np.ndarray]:
     return {name: reader.get_tensor(name) for name in names if name.endswith("VARIABLE_VALUE")}
 
 
+def _tags(directory: Path) -> set[str]:
+    """What TensorBoard shows of the summaries in a directory."""
+    records = tf.data.TFRecordDataset([str(path) for path in directory.iterdir()])
+    events = (event_pb2.Event.FromString(record.numpy()) for record in records)
+    return {value.tag for event in events for value in event.summary.value}
+
+
 @pytest.mark.usefixtures("tiny_backbone")
 @pytest.mark.parametrize("mode", ["supervised", "weakly"])
 def test_a_run_writes_its_records(folder: Path, tmp_path: Path, mode: str) -> None:
     config = small_config(folder, mode)
     (folder / "tags.csv").write_text("3,green\n4,red\n5,green\n")
     if mode == "weakly":
-        config = config_io.apply_overrides(config, [f"data.image_labels={folder / 'tags.csv'}"])
+        # Masks of the additional images, too: they score the pseudo labels.
+        shutil.copytree(folder / "masks", tmp_path / "masks")
+        for record_id in "345":
+            with Image.open(folder / f"images/{record_id}.png") as image:
+                Image.new("L", image.size, 1).save(tmp_path / f"masks/{record_id}.png")
+        overrides = [f"data.image_labels={folder / 'tags.csv'}", f"data.masks={tmp_path / 'masks'}"]
+        config = config_io.apply_overrides(config, overrides)
     lines: list[str] = []
     result = train(config, str(tmp_path / "run"), lines.append)
     history = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
@@ -78,6 +91,15 @@ def test_a_run_writes_its_records(folder: Path, tmp_path: Path, mode: str) -> No
     total = training[0]["loss/total"]
     assert total == pytest.approx(sum(training[0][f"loss/{name}"] for name in terms - {"total"}), rel=1e-5)
     assert (tmp_path / "run/pictures").exists() == (mode == "weakly")
+    shown = {f"loss/{name}" for name in terms} | {"learning_rate", "images_per_second"}
+    if mode == "weakly":
+        shown |= {"pseudo_labels", "reliability"}
+        shown |= {
+            f"{name}/{key}"
+            for name in ("pseudo", "decoder", "sgc")
+            for key in ("miou", "pixel_accuracy", "ece")
+        }
+    assert _tags(tmp_path / "run/summaries/train") == shown
     assert sum("validation mIoU" in line for line in lines) == 2
     assert int(_checkpoint(tmp_path / "run")["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 6
 

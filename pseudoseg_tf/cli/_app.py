@@ -94,6 +94,16 @@ def user_message(error: Exception) -> str | None:
     return None
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table as lines of text, a header first: words to the left, numbers to the right."""
+    columns = []
+    for header, *cells in zip(*rows, strict=True):
+        width = max(map(len, [header, *cells]))
+        align = str.rjust if any(cell[:1].isdecimal() for cell in cells) else str.ljust
+        columns.append([align(cell, width) for cell in [header, *cells]])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
+
+
 def _fail(message: str, at_once: bool = False) -> None:
     """Prints the line and exits.
 
