@@ -23,7 +23,7 @@ LAYERS = [
     ["cost", "experiments", "files", "records", "data.specs"],
     ["config_io", "data", "nn"],
     ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize", "check_page"],
-    ["checkpoint", "reliability_diagram", "steps", "tf1_checkpoint", "tf1_files"],
+    ["accumulation", "checkpoint", "reliability_diagram", "steps", "tf1_checkpoint", "tf1_files"],
     ["closeups", "comparison", "convert", "evaluate", "export", "folder_comparison", "inference", "train"],
     ["calibration", "self_training"],
     ["budgets", "experiment_catalog", "experiment_report"],
