@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow test-reference lint types bench clean
+.PHONY: demo test test-slow test-reference lint types bench torture clean
 
 demo: .venv/.installed
 	$(BIN)/python -m pseudoseg_tf.demo
@@ -31,6 +31,10 @@ DATA ?= ../shared/data/voc12_subset
 WEIGHTS ?= ../shared/weights/mobilenet_v1_1.0_imagenet.npz
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks.learning_curve --data=$(DATA) --weights=$(WEIGHTS) --out=runs/learning_curve
+
+# Kills, stops and starves runs: minutes.
+torture: .venv/.installed
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m tests.torture
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

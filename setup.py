@@ -24,6 +24,7 @@ setup(
     install_requires=[
         "absl-py",
         "array-record",
+        "google-crc32c",
         "h5py",
         "matplotlib",
         "numpy<2.4",

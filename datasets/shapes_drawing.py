@@ -2,8 +2,8 @@
 
 A scene is a noisy, softly lit background with one to three textured objects that may hide one another,
 and now and then an untextured object that counts as background. What tells a class is its *pattern*
-(stripes, checks, dots, ...) alone: colors, orientation, scale, phase, duty and outline are random for every
-object, and over the whole scene lies thin haze of any color. A network must learn what a pattern looks
+(checks, dots, rings or bricks) alone: colors, orientation, scale, phase, duty and outline are random for every
+object, and over the whole scene lies haze of any color. A network must learn what a pattern looks
 like in any light, which a few labeled pictures teach badly and many teach well.
 
 A close-up is one object of one pattern in clear air, with the name of the pattern for a label: what ImageNet is to
@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-CLASS_NAMES: tuple[str, ...] = ("background", "stripes", "checks", "dots", "blotches", "rings", "bricks")
+CLASS_NAMES: tuple[str, ...] = ("background", "checks", "dots", "rings", "bricks")
 # One color per class; black background, the others far apart in hue.
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (0, 0, 0),
@@ -30,8 +30,6 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (70, 190, 80),
     (70, 110, 230),
     (240, 190, 50),
-    (190, 80, 200),
-    (70, 200, 210),
 )
 # Each split has its own stream of random numbers, so that no picture of one is a picture of another.
 SPLITS: tuple[str, ...] = ("train", "val")
@@ -53,7 +51,7 @@ def draw_example(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Draws one picture and its mask.
 
-    Within each block of as many consecutive indices as there are patterns (0-5, 6-11, ...) every class is the
+    Within each block of as many consecutive indices as there are classes (0-3, 4-7, ...) every class is the
     main object of one picture, so the first few examples of a split always show all classes.
 
     Args:
@@ -435,7 +433,7 @@ def _illumination(x: Array, y: Array, light: Array, rng: np.random.Generator) ->
 def _haze(image: Array, rng: np.random.Generator) -> Array:
     """Haze over a scene [3, size, size], in light of another color than white."""
     light = rng.uniform(0.6, 1.1, (3, 1, 1)).astype(np.float32)
-    thickness = np.float32(rng.uniform(0, 0.4))
+    thickness = np.float32(rng.uniform(0, 0.6))
     return (image * (1 - thickness) + _random_color(rng) * thickness) * light
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 
 import h5py
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
+from pseudoseg_tf.checkpoint_files import newest_good
 from pseudoseg_tf.config_io import has_keras_names
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.nn.mobilenet import MobileNetV1
@@ -22,6 +24,9 @@ from pseudoseg_tf.tf1_checkpoint import (
     read_variables,
 )
 from pseudoseg_tf.tf1_files import Tf1Checkpoint
+
+# Far above the arrays of any backbone: a file of a few kilobytes can claim to hold terabytes.
+_MAX_ARRAY_BYTES = 1 << 30
 
 _STEP_KEY = "step/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -136,19 +141,27 @@ def _read_arrays(weights: str) -> Mapping[str, np.ndarray]:
     try:
         if weights.endswith(".npz"):
             with np.load(weights, allow_pickle=False) as file:
+                _check_array_bytes(sum(info.file_size for info in file.zip.infolist()))
                 return {name: file[name] for name in file.files}
         arrays = {}
         with h5py.File(weights, "r") as file:
 
             def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
                 if isinstance(item, h5py.Dataset):
+                    _check_array_bytes(item.nbytes + sum(array.nbytes for array in arrays.values()))
                     layer, weight = name.split(":")[0].split("/")[-2:]
                     arrays[f"{layer}/{weight}"] = np.asarray(item)
 
             file.visititems(visit)
         return arrays
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UserError(f"init.weights: {weights}: not a readable weights file ({error})") from error
+    except Exception as error:  # The readers raise many types for damaged content.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"init.weights: {weights}: not a readable weights file ({reason})") from error
+
+
+def _check_array_bytes(size: int) -> None:
+    if size > _MAX_ARRAY_BYTES:
+        raise ValueError(f"more than {_MAX_ARRAY_BYTES >> 30} GiB of arrays")
 
 
 def _existing_file(weights: str) -> str:
@@ -168,16 +181,18 @@ def checkpoint_directory(run_dir: str, which: str) -> str:
 
 
 def find_checkpoint(run_dir: str, which: str) -> str:
-    """Path prefix of the newest "last" or "best" checkpoint of a run, or ``which`` itself if it is a path.
+    """Path prefix of the newest good "last" or "best" checkpoint of a run, or ``which`` itself if it is a path.
+
+    A newer one that is damaged is named on stderr.
 
     Raises:
         UserError: there is none.
     """
     if which in ("last", "best"):
         directory = checkpoint_directory(run_dir, which)
-        path = tf.train.latest_checkpoint(directory)
+        path = newest_good(directory, lambda line: print(line, file=sys.stderr))
         if path is None:
-            raise UserError(f"{directory}: no checkpoint; train first, or give the path of a checkpoint")
+            raise UserError(f"{directory}: no good checkpoint; train first, or give the path of a checkpoint")
         return path
     path = which.removesuffix(".index")
     if not os.path.isfile(f"{path}.index"):

@@ -107,9 +107,15 @@ class DataConfig:
     # Image-level labels for the weakly mode: CSV id,name,name,... or COCO's annotations (instances_train2017.json);
     # images that it does not name have those of their masks.
     image_labels: str = ""
+    # With COCO's annotations whose categories are called otherwise than the classes: CSV category,class; nothing behind
+    # the comma: no class; the category *: all without a row.
+    category_classes: str = ""
     # tfds: builder name and data directory (empty: the TFDS default).
     name: str = ""
     data_dir: str = ""
+    # tfds: builder of data.unlabeled, where the additional images come from another data set; empty: data.name. Its
+    # masks say nothing unless both have the same classes.
+    unlabeled_name: str = ""
     # tfds: where you unpacked the archives of pascal_voc_seg, coco_seg or cityscapes_seg; read once, to prepare
     # them (empty: the TFDS default, downloads/manual below the data directory).
     manual_dir: str = ""
@@ -144,6 +150,12 @@ class DataConfig:
     # Strong view: half the side of the CutOut box in pixels (0 turns it off). The reference's
     # pad_size=50 cuts up to 100x100; the paper's text says 50x50, which is 25 here.
     cutout: int = 50
+    # Training examples that cannot be read, decoded or used: fail stops and names the first; skip takes another
+    # example in place of each, the same one whenever the run is repeated or continued, and lists it in
+    # bad_examples.txt of the run. Evaluation always stops.
+    on_bad_example: Literal["fail", "skip"] = "fail"
+    # skip: how many different ones may be left out before the run stops; 0 or greater.
+    max_bad_examples: int = 100
     # Order of examples, crops, scales, flips and strong-view draws.
     seed: int = 0
 
@@ -215,6 +227,11 @@ class TrainConfig:
     pictures_every: int = 1000
     # How many "last" checkpoints stay on disk.
     keep: int = 2
+    # A step whose loss or gradient is not finite: fail stops the run; rollback goes back to the last checkpoint and
+    # takes other examples for that step, as rollbacks.jsonl of the run then says.
+    on_nonfinite: Literal["fail", "rollback"] = "fail"
+    # rollback: how often in a run; greater than 0.
+    max_rollbacks: int = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,6 +285,9 @@ class RuntimeConfig:
     # Keep of each block of the backbone only what goes into it, and compute the rest once more in the backward pass:
     # less memory for about a third more work.
     rematerialize: bool = False
+    # Operations give the same bits in each run, on one kind of device; slower, reading of images most of all. Without
+    # it examples and views are the same, and sums on accelerators may differ in their last bits.
+    deterministic: bool = False
     # Compile the training step with XLA (for accelerators; slower on CPU).
     jit: bool = False
     # Threads of TensorFlow's CPU ops (0: all cores).

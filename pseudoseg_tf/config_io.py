@@ -18,8 +18,20 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import check_directory, read_json, write_json
 
 # What may differ between a run and its continuation: nothing that the weights depend on. (The learning
-# rate depends on train.steps, so a longer run is another run.)
-_FREE_ON_RESUME = ("runtime.", "train.keep", "train.log_every", "train.pictures_every")
+# rate depends on train.steps, so a longer run is another run. A run that stopped at a bad example may go on
+# without it.)
+_FREE_ON_RESUME = (
+    "runtime.",
+    "train.keep",
+    "train.log_every",
+    "train.pictures_every",
+    "train.on_nonfinite",
+    "train.max_rollbacks",
+    "data.on_bad_example",
+    "data.max_bad_examples",
+)
+# Of these one is part of what the weights depend on.
+_NOT_FREE = "runtime.deterministic"
 
 _ALLOWED_SCALES = "one or more factors, each greater than 0 and at most 4, such as 0.5,1,1.5"
 
@@ -164,6 +176,9 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "init.last_layers", from_checkpoint or not config.init.last_layers, allowed
 
     yield from _source_rules(config)
+    of_coco = data.image_labels.endswith(".json")
+    allowed = "empty unless data.image_labels is a .json file of COCO's annotations"
+    yield "data.category_classes", of_coco or not data.category_classes, allowed
     yield "data.min_resize", data.min_resize >= 0, "0 (images keep their size) or greater"
     for name in ("max_resize", "resize_factor"):
         value = getattr(data, name)
@@ -187,6 +202,7 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     # At 2 the contrast factor's range reaches 0 and the hue makes a full turn.
     yield "data.jitter_strength", 0 <= data.jitter_strength <= 2, "from 0 to 2"
     yield "data.cutout", data.cutout >= 0, natural
+    yield "data.max_bad_examples", data.max_bad_examples >= 0, natural
     yield "data.seed", data.seed >= 0, natural
 
     yield "train.steps", train.steps > 0, positive
@@ -212,7 +228,14 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     some = not weights or (min(weights) >= 0 and max(weights) > 0)
     yield "train.label_weights", some, "empty, or numbers of 0 or greater, not all of them 0"
     yield "train.top_k_percent_pixels", 0 < train.top_k_percent_pixels <= 1, part
-    for name in ("checkpoint_every", "evaluate_every", "log_every", "pictures_every", "keep"):
+    for name in (
+        "checkpoint_every",
+        "evaluate_every",
+        "log_every",
+        "pictures_every",
+        "keep",
+        "max_rollbacks",
+    ):
         yield f"train.{name}", getattr(train, name) > 0, positive
 
     with_source = pseudo.use_attention or pseudo.source == "decoder"
@@ -291,8 +314,7 @@ def _allowed_sizes(sizes: tuple[int, int]) -> str:
 def check_run_dir(run_dir: str | os.PathLike[str], config: Config) -> bool:
     """Returns whether ``run_dir`` holds a run that ``config`` continues; False: a new run can start there.
 
-    A run goes on under the same configuration, apart from runtime.*, train.keep, train.log_every and
-    train.pictures_every.
+    A run goes on under the same configuration, apart from the keys of _FREE_ON_RESUME.
 
     Raises:
       UserError: if the directory holds a run of another configuration, or cannot be written.
@@ -301,7 +323,8 @@ def check_run_dir(run_dir: str | os.PathLike[str], config: Config) -> bool:
     run_dir = Path(run_dir).absolute()
     if (run_dir / "config.json").exists():
         before, now = flatten(load(run_dir)), flatten(config)
-        changed = [key for key in now if before[key] != now[key] and not key.startswith(_FREE_ON_RESUME)]
+        free = [key for key in now if key.startswith(_FREE_ON_RESUME) and key != _NOT_FREE]
+        changed = [key for key in now if before[key] != now[key] and key not in free]
         if changed:
             shown = "; ".join(
                 f"{key} was {as_text(before[key])!r}, now {as_text(now[key])!r}" for key in changed[:3]

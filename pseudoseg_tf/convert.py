@@ -66,10 +66,7 @@ def from_tf1(path: str, run_dir: str, config: Config, preset: str = "") -> str:
         write_json(os.path.join(temporary, "dataset.json"), info.to_json())
         step = int(optimizer.iterations.numpy())
         # What ``train`` saves and restores.
-        best_miou = tf.Variable(-1.0, trainable=False, dtype=tf.float64)
-        saved = tf.train.Checkpoint(
-            step=optimizer.iterations, model=model, optimizer=optimizer, best_miou=best_miou
-        )
+        saved = tf.train.Checkpoint(step=optimizer.iterations, model=model, optimizer=optimizer)
         directory = checkpoint_directory(temporary, "last")
         tf.train.CheckpointManager(saved, directory, config.train.keep).save(checkpoint_number=step)
         os.replace(temporary, run_dir)

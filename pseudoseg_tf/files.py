@@ -1,10 +1,11 @@
-"""Small text and JSON files that other programs may read while they are written, and that people may edit."""
+"""Files that people name, read within bounds; text and JSON files, written whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,30 @@ def check_directory(path: str | os.PathLike[str]) -> None:
         raise UserError(f"{path}: nothing can be written into {there}; take a directory of your own")
 
 
+def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Returns the content of a file.
+
+    Raises:
+      UserError: the file cannot be read, is none (a device or a pipe may never end), or is over `max_bytes`.
+    """
+    too_large = UserError(f"{path}: more than {max_bytes >> 20} MiB, too large for a file of its kind")
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise UserError(f"{path}: a device, pipe or socket; name a file")
+        if status.st_size > max_bytes:
+            raise too_large
+        with open(path, "rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # A NUL character in the name.
+        raise UserError(f"{os.fspath(path)!r}: no name of a file ({error})") from error
+    if len(content) > max_bytes:
+        raise too_large
+    return content
+
+
 def read_json(path: str | os.PathLike[str], max_bytes: int = _MAX_JSON_BYTES) -> Any:
     """Returns the parsed content of a JSON file.
 
@@ -35,14 +60,7 @@ def read_json(path: str | os.PathLike[str], max_bytes: int = _MAX_JSON_BYTES) ->
       UserError: if the file cannot be read, is over `max_bytes`, or is not JSON.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read(max_bytes + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(content) > max_bytes:
-        raise UserError(f"{path}: more than {max_bytes >> 20} MiB, too large for a file of this program")
-    try:
-        return json.loads(content)
+        return json.loads(read_bytes(path, max_bytes))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from error
 
@@ -60,6 +78,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a UTF-8 file: under a temporary name, then renamed.
 
+    Parts of file names that are not UTF-8, which Python keeps as surrogates, are written as ``\\udcXX``.
+
     Raises:
       UserError: if the file cannot be written.
     """
@@ -67,7 +87,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from pseudoseg_tf.config import DataConfig
-from pseudoseg_tf.data.decode import decode_image
+from pseudoseg_tf.data.decode import decode_image, read_encoded
 from pseudoseg_tf.data.geometry import padded_size, range_size, resize_image
 from pseudoseg_tf.data.specs import DatasetInfo
 from pseudoseg_tf.errors import UserError
@@ -207,11 +207,7 @@ def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     Raises:
       UserError: the file cannot be read or is not such an image.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"image {os.fspath(path)}: cannot be read ({error.strerror})") from error
-    return decode_image(data, os.fspath(path))
+    return decode_image(read_encoded(path), os.fspath(path))
 
 
 def read_info(path: str | os.PathLike[str]) -> DatasetInfo:

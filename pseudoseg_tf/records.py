@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pseudoseg_tf.config import Config
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import write_text
 
 Log = Callable[[str], None]
 
@@ -18,12 +20,12 @@ Log = Callable[[str], None]
 class Console:
     """A line for people and one for programs (``training.jsonl``) after each inner loop."""
 
-    def __init__(self, config: Config, run_dir: str, step: int, log: Log):
+    def __init__(self, config: Config, lines: JsonLines, step: int, log: Log):
         self._steps = config.train.steps
         self._images = config.data.batch_labeled
         if config.train.mode != "supervised":
             self._images += config.data.batch_unlabeled
-        self._lines = JsonLines(os.path.join(run_dir, "training.jsonl"), step)
+        self._lines = lines
         self._log = log
         self._step = step
         # Of the inner loop alone; the first one includes compilation, so it gives no rate.
@@ -52,20 +54,32 @@ class Console:
 
 
 class JsonLines:
-    """A file of one JSON object a line, without those past the step that the run continues from."""
+    """A file of one JSON object a line, without those past the step that the run continues from.
 
-    def __init__(self, path: str, step: int):
-        self._path = path
+    Raises:
+        UserError: the file is damaged.
+    """
+
+    def __init__(self, path: str, step: float, own_path: str = ""):
+        """Reads what is there; ``own_path`` is the file to write, if not that one."""
+        self._path = own_path or path
         self.entries: list[dict[str, Any]] = []
         if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                entries = [json.loads(line) for line in file]
-            self.entries = [entry for entry in entries if entry["step"] <= step]
+            try:
+                with open(path, encoding="utf-8") as file:
+                    entries = [json.loads(line) for line in file]
+                self.entries = [entry for entry in entries if entry["step"] <= step]
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(
+                    f"{path}: a line of it is no JSON object with a step; restore the file, or delete it and its values"
+                ) from error
+
+    @property
+    def last_step(self) -> int:
+        """The step of the latest entry; 0 without one."""
+        return self.entries[-1]["step"] if self.entries else 0
 
     def add(self, entry: dict[str, Any]) -> None:
         """Appends an entry; the file is replaced as a whole, so that a kill leaves no half line."""
         self.entries.append(entry)
-        temporary = f"{self._path}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry) + "\n" for entry in self.entries)
-        os.replace(temporary, self._path)
+        write_text(self._path, "".join(json.dumps(entry) + "\n" for entry in self.entries))

@@ -166,7 +166,7 @@ def write_pseudo_labels(parts: SelfTraining, scores: dict[str, Any], log: Log = 
     with Progress(len(missing), "pseudo labels") as progress:
         for index in missing:
             record = parts.unlabeled.read(index)
-            labels = pseudo_label(decode_image(record.image, record.id))
+            labels = pseudo_label(decode_image(record.image, record.image_name))
             path = mask_path(parts.pseudo_labels, record.id)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             save_palette_png(path, labels, parts.unlabeled.info.palette)

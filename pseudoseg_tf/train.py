@@ -9,7 +9,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import orbit
@@ -19,13 +19,17 @@ from pseudoseg_tf import config_io, losses, steps, visualize
 from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.accumulation import GradientAccumulator, part_of, part_weights
 from pseudoseg_tf.checkpoint import checkpoint_directory, load_initial_weights
+from pseudoseg_tf.checkpoint_files import Checkpoints, checkpoint_prefixes
 from pseudoseg_tf.config import Config, RuntimeConfig, TrainConfig
 from pseudoseg_tf.data import color, pipeline
+from pseudoseg_tf.data.bad_examples import BadExamples
 from pseudoseg_tf.data.sources import Sources, open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import Evaluator
 from pseudoseg_tf.files import write_json
+from pseudoseg_tf.finite_watch import FiniteWatch, NonFiniteStep
+from pseudoseg_tf.interruption import Interrupted, StopSignals
 from pseudoseg_tf.metrics import SegmentationMetrics
 from pseudoseg_tf.nn.layers import resize_mask
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
@@ -39,6 +43,9 @@ from pseudoseg_tf.optim import (
     ramp_up,
 )
 from pseudoseg_tf.records import Console, JsonLines, Log
+from pseudoseg_tf.run_lock import claimed
+from pseudoseg_tf.summaries import forget_after
+from pseudoseg_tf.workers import Workers
 
 Examples = Mapping[str, tf.Tensor]
 Optimizer = Momentum | Adam | tf_keras.mixed_precision.LossScaleOptimizer
@@ -50,7 +57,8 @@ _PANEL_IMAGES = 4
 def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> dict[str, dict[str, Any]]:
     """Trains, evaluates on the way, and keeps the last and the best checkpoint.
 
-    A second call with the same configuration and directory continues where the first stopped.
+    A second call with the same configuration and directory continues where the first stopped, as if it had not.
+    SIGTERM and SIGINT stop it in good order (see ``interruption``).
 
     Args:
         config: the whole run; see ``presets``.
@@ -63,99 +71,268 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
         "pixel_accuracy", "ece", "iou" and "images".
 
     Raises:
-        UserError: anything wrong in the configuration, the data or the directory.
+        UserError: anything wrong in the configuration, the data or the directory, or a loss that is not finite.
+        Interrupted: a signal has stopped it; a checkpoint of its last step is there.
     """
-    strategy = create_strategy(config.runtime)
-    sources = open_sources(config.data, config.train.mode)
-    config_io.validate_for_classes(config, sources.info.num_classes)
-    for note in sources.notes:
-        log(note)
-    begun = tf.train.latest_checkpoint(checkpoint_directory(run_dir, "last")) is not None
-    with strategy.scope():
-        model = create_model(config, sources.info, None if begun else log)
-        optimizer = create_optimizer(config.train, config.runtime.precision)
-        optimizer.build(model.trainable_variables)
-        best_miou = tf.Variable(-1.0, trainable=False, dtype=tf.float64, name="best_miou")
-    # Not before the first weights are there: a run that could not begin must not claim the directory.
-    config_io.save(run_dir, preset, config)
-    write_json(os.path.join(run_dir, "dataset.json"), sources.info.to_json())
-    step = optimizer.iterations
-    saved = tf.train.Checkpoint(step=step, model=model, optimizer=optimizer, best_miou=best_miou)
-    last = tf.train.CheckpointManager(saved, checkpoint_directory(run_dir, "last"), config.train.keep)
-    best = tf.train.CheckpointManager(saved, checkpoint_directory(run_dir, "best"), max_to_keep=1)
-    with strategy.scope():
-        if last.restore_or_initialize():
-            log(f"continues at step {step.numpy()} from {last.latest_checkpoint}")
-    done = int(step.numpy())
+    with StopSignals() as signals:
+        with signals.at_once():
+            strategy = create_strategy(config.runtime)
+        workers = Workers(strategy, run_dir)
+        with claimed(workers.own_dir):
+            with signals.at_once():
+                run = _Run(config, run_dir, strategy, workers, signals, log, preset)
+            try:
+                return run.finish()
+            finally:
+                # An input iterator that still reads while Python shuts down can hang it.
+                run.trainer.train_dataset = None
 
-    trainer = Trainer(config, model, optimizer, strategy, sources)
-    trainer.start_at(done)
-    evaluator = Evaluator(
-        model,
-        pipeline.evaluation_dataset(sources.val, config.data),
-        sources.info,
-        len(sources.val),
-        strategy,
-        config.data.eval_size,
-        config.data.eval_scales,
-        config.data.eval_flip,
-    )
-    controller = orbit.Controller(
-        trainer=trainer,
-        evaluator=evaluator,
-        global_step=step,
-        strategy=strategy,
-        steps_per_loop=config.train.steps,
-        summary_dir=os.path.join(run_dir, "summaries", "train"),
-        eval_summary_dir=os.path.join(run_dir, "summaries", "val"),
-    )
-    history = JsonLines(os.path.join(run_dir, "history.jsonl"), done)
-    console = Console(config, run_dir, done, log)
-    panel = _Panel(config, model, sources, run_dir) if config.train.mode != "supervised" else None
-    every, end = config.train, config.train.steps
-    if done >= end and not history.entries:
-        # A converted checkpoint.
-        raise UserError(
-            f"{run_dir}: at step {done} of train.steps={end} already, nothing to train; pseudoseg-evaluate "
-            "scores it"
+
+class _Run:
+    """A run, from the newest checkpoint in its directory to its end."""
+
+    def __init__(
+        self,
+        config: Config,
+        run_dir: str,
+        strategy: tf.distribute.Strategy,
+        workers: Workers,
+        signals: StopSignals,
+        log: Log,
+        preset: str,
+    ):
+        """Opens the data, makes model and optimizer, and claims the directory for this configuration."""
+        self._config, self._run_dir, self._log = config, run_dir, log
+        self._strategy, self._workers, self._signals = strategy, workers, signals
+        sources = open_sources(config.data, config.train.mode)
+        config_io.validate_for_classes(config, sources.info.num_classes)
+        for note in sources.notes:
+            log(note)
+        last, best = (checkpoint_directory(run_dir, which) for which in ("last", "best"))
+        begun = bool(checkpoint_prefixes(last))
+        with strategy.scope():
+            model = create_model(config, sources.info, None if begun else log)
+            optimizer = create_optimizer(config.train, config.runtime.precision)
+            optimizer.build(model.trainable_variables)
+        # Not before the first weights are there: a run that could not begin must not claim the directory.
+        if workers.is_chief:
+            config_io.save(run_dir, preset, config)
+            write_json(os.path.join(run_dir, "dataset.json"), sources.info.to_json())
+        self._sources, self._step = sources, optimizer.iterations
+        # Of several workers one cannot stop alone.
+        check = (lambda: None) if workers.several else signals.check
+        self._bad_examples = _bad_examples(config, workers.own_dir)
+        self.trainer = Trainer(
+            config, model, optimizer, strategy, sources, before_step=check, bad_examples=self._bad_examples
         )
-    if done >= end:
-        log(f"finished already, nothing to train; {_score_line(history.entries[-1])}")
-    else:
-        additional = f" and {len(sources.unlabeled)} additional" if sources.unlabeled else ""
-        log(
-            f"{len(sources.labeled)} labeled{additional} images; {end - done} steps, of which the first takes longest"
+        saved = tf.train.Checkpoint(
+            step=self._step, model=model, optimizer=optimizer, interval=self.trainer.interval
         )
-    while done < end:
-        intervals = (every.log_every, every.evaluate_every, every.checkpoint_every, every.pictures_every)
-        done = min(end, *(_next_multiple(done, interval) for interval in intervals))
-        with _without_output():
-            controller.train(done, checkpoint_at_completion=False)
-        console.write(done, trainer.averages)
-        if panel and (done % every.pictures_every == 0 or done == end):
-            panel.write(done, controller.summary_manager)
-        if done % every.evaluate_every == 0 or done == end:
+        self._last = Checkpoints(saved, last, config.train.keep, log, workers.own("checkpoints", "last"))
+        self._best = Checkpoints(saved, best, 1, log, workers.own("checkpoints", "best"))
+        if begun and not self._last.newest:
+            raise UserError(
+                f"{last}: none of the checkpoints can be used; restore one from a backup, or begin again in "
+                "another run directory"
+            )
+        self._evaluator = Evaluator(
+            model,
+            pipeline.evaluation_dataset(sources.val, config.data),
+            sources.info,
+            len(sources.val),
+            strategy,
+            config.data.eval_size,
+            config.data.eval_scales,
+            config.data.eval_flip,
+        )
+        self._panel = (
+            _Panel(config, model, sources, workers.own_dir, self._bad_examples)
+            if config.train.mode != "supervised"
+            else None
+        )
+        self._rollbacks = self._lines("rollbacks.jsonl", math.inf)
+
+    def finish(self) -> dict[str, dict[str, Any]]:
+        """Trains to the end; returns what ``train`` does."""
+        while True:
+            self._return_to_checkpoint()
+            try:
+                try:
+                    return self._train()
+                except Interrupted as signal:
+                    self._save_and_stop(signal)
+            except NonFiniteStep as found:
+                self._roll_back(found)
+
+    def _return_to_checkpoint(self) -> None:
+        """Brings variables, examples and records to the newest checkpoint, or a new run to its beginning."""
+        self.trainer.begin_interval()
+        with self._strategy.scope():
+            if self._last.newest:
+                self._last.restore()
+                self._log(f"continues at step {self._step.numpy()} from {self._last.newest}")
+            elif self._config.train.on_nonfinite == "rollback":
+                self._last.save(0)
+        done = self._done
+        self.trainer.start_at(done, [entry["step"] - 1 for entry in self._rollbacks.entries])
+        self._history = self._lines("history.jsonl", done)
+        self._training = self._lines("training.jsonl", done)
+        self._console = Console(self._config, self._training, done, self._log)
+        summaries = os.path.join(self._workers.own_dir, "summaries")
+        forget_after(summaries, done)
+        self._controller = orbit.Controller(
+            trainer=self.trainer,
+            evaluator=self._evaluator,
+            global_step=self._step,
+            strategy=self._strategy,
+            steps_per_loop=self._config.train.steps,
+            summary_dir=os.path.join(summaries, "train"),
+            eval_summary_dir=os.path.join(summaries, "val"),
+        )
+        self._forget_lost_best()
+
+    def _train(self) -> dict[str, dict[str, Any]]:
+        every, end, done = self._config.train, self._config.train.steps, self._done
+        if done >= end and not self._history.entries and not self._training.entries:
+            # A converted checkpoint.
+            raise UserError(
+                f"{self._run_dir}: at step {done} of train.steps={end} already, nothing to train; pseudoseg-evaluate "
+                "scores it"
+            )
+        if done >= end and self._history.last_step == done:
+            self._log(f"finished already, nothing to train; {_score_line(self._history.entries[-1])}")
+        else:
+            sources = self._sources
+            additional = f" and {len(sources.unlabeled)} additional" if sources.unlabeled else ""
+            self._log(
+                f"{len(sources.labeled)} labeled{additional} images; {end - done} steps, of which "
+                "the first takes longest"
+            )
+        # Where a run was stopped after the last step before an evaluation, that is still to be done.
+        if self._training.entries and self._training.last_step == done:
+            self._evaluate_and_save(done)
+        while done < end:
+            if self._workers.several and self._workers.any(bool(self._signals.received)):
+                raise Interrupted(f"stopped by {self._signals.received or 'a signal to another worker'}")
+            intervals = (every.log_every, every.evaluate_every, every.checkpoint_every, every.pictures_every)
+            done = min(end, *(_next_multiple(done, interval) for interval in intervals))
             with _without_output():
-                controller.evaluate()
-            is_best = evaluator.result["miou"] > best_miou.numpy()
-            history.add({"step": done, **evaluator.result})
-            log(_score_line(history.entries[-1]) + ("  (best so far)" if is_best else ""))
-            if is_best:
-                best_miou.assign(evaluator.result["miou"])
-                best.save(checkpoint_number=done)
-        if done % every.checkpoint_every == 0 or done == end:
-            last.save(checkpoint_number=done)
-    # An input iterator that still reads while Python shuts down can hang it.
-    trainer.train_dataset = None
-    return {"last": history.entries[-1], "best": max(history.entries, key=lambda entry: entry["miou"])}
+                self._controller.train(done, checkpoint_at_completion=False)
+            self._console.write(done, self.trainer.averages)
+            if self._bad_examples:
+                self._bad_examples.report(self._log)
+            self.trainer.begin_interval()
+            if self._panel and (done % every.pictures_every == 0 or done == end):
+                self._panel.write(done, self._controller.summary_manager)
+            self._evaluate_and_save(done)
+        entries = self._history.entries
+        return {"last": entries[-1], "best": max(entries, key=lambda entry: entry["miou"])}
+
+    def _evaluate_and_save(self, done: int) -> None:
+        """Whatever of this is due after ``done`` steps and has not been done yet."""
+        every = self._config.train
+        due = done % every.evaluate_every == 0 or done == every.steps
+        if due and self._history.last_step < done:
+            # It can be broken off, and done again when the run continues.
+            with self._breakable(), _without_output():
+                self._controller.evaluate()
+            is_best = self._evaluator.result["miou"] > self._best_miou
+            self._history.add({"step": done, **self._evaluator.result})
+            self._log(_score_line(self._history.entries[-1]) + ("  (best so far)" if is_best else ""))
+        is_best = self._best_step == done
+        # First the one that the run continues from: then the best is never one that the history lacks.
+        if is_best or done % every.checkpoint_every == 0 or done == every.steps:
+            self._last.save(done)
+        if is_best:
+            self._best.save(done)
+
+    def _save_and_stop(self, signal: Interrupted) -> NoReturn:
+        self.trainer.check_finite()
+        self._last.save(self._done)
+        raise Interrupted(
+            f"{signal} after step {self._done} of {self._config.train.steps}, saved in {self._last.newest}; the same "
+            "command continues"
+        ) from signal
+
+    def _roll_back(self, found: NonFiniteStep) -> None:
+        """Notes a step that others are to replace, for ``_return_to_checkpoint``; or stops the run.
+
+        Raises:
+            UserError: the policy is to fail, or there were as many rollbacks as allowed.
+        """
+        train, rollbacks = self._config.train, self._rollbacks.entries
+        examples = self.trainer.examples_of(found.step)
+        rate = learning_rate(train, found.step)
+        # As text, for JSON has no NaN.
+        terms = {name: f"{value:g}" for name, value in found.losses.items()}
+        entry = {"step": found.step + 1, "losses": terms, "learning_rate": rate, "examples": examples}
+        shown = [f"{name} {value}" for name, value in terms.items()]
+        shown += [f"learning rate {rate:g}"]
+        shown += [f"{name} images {', '.join(ids)}" for name, ids in examples.items()]
+        what = "loss" if not all(map(math.isfinite, found.losses.values())) else "gradient"
+        line = f"the {what} is not finite at step {entry['step']} ({'; '.join(shown)})"
+        key = "adam_learning_rate" if train.optimizer == "adam" else "learning_rate"
+        advice = f"try a smaller train.{key}, or look for damaged images among these"
+        if train.on_nonfinite == "fail":
+            raise UserError(f"{line}; {advice}, or go on without them: train.on_nonfinite=rollback")
+        if len(rollbacks) >= train.max_rollbacks:
+            raise UserError(f"{line}, after {len(rollbacks)} rollbacks (train.max_rollbacks); {advice}")
+        self._rollbacks.add(entry)
+        self._log(
+            f"{line}; back to step {self._last.step}, with other images for that step (rollback {len(rollbacks)} of "
+            f"{train.max_rollbacks})"
+        )
+
+    def _forget_lost_best(self) -> None:
+        """Where the best checkpoint was damaged, evaluations from here on tell which is the best."""
+        self._best_counts_from = 0
+        lost = self._best_step
+        if lost not in (None, self._done, self._best.step):
+            self._log(f"the best checkpoint, of step {lost}, is lost; the best from here on will be kept")
+            self._best_counts_from = self._done + 1
+
+    def _breakable(self) -> contextlib.AbstractContextManager[None]:
+        """Within it a signal stops the run where it is, if that is for this process to decide."""
+        return contextlib.nullcontext() if self._workers.several else self._signals.at_once()
+
+    @property
+    def _best_entry(self) -> Mapping[str, Any] | None:
+        counted = [entry for entry in self._history.entries if entry["step"] >= self._best_counts_from]
+        return max(counted, key=lambda entry: entry["miou"], default=None)
+
+    @property
+    def _best_step(self) -> int | None:
+        return self._best_entry["step"] if self._best_entry else None
+
+    @property
+    def _best_miou(self) -> float:
+        return self._best_entry["miou"] if self._best_entry else -1.0
+
+    @property
+    def _done(self) -> int:
+        return int(self._step.numpy())
+
+    def _lines(self, name: str, step: float) -> JsonLines:
+        return JsonLines(os.path.join(self._run_dir, name), step, self._workers.own(name))
+
+
+def _bad_examples(config: Config, run_dir: str) -> BadExamples | None:
+    """Where examples that cannot be used are listed; None: they stop the run."""
+    if config.data.on_bad_example == "fail":
+        return None
+    return BadExamples(os.path.join(run_dir, "bad_examples.txt"), config.data.max_bad_examples)
 
 
 def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
-    """The distribution strategy of ``runtime.strategy``; also sets the CPU threads.
+    """The distribution strategy of ``runtime.strategy``; also sets the CPU threads, and op determinism if asked for.
 
     Raises:
         UserError: TensorFlow is already running with another number of threads.
     """
+    if runtime.deterministic:
+        # All draws of a run have seeds of their own. This is for those of libraries, which determinism wants seeded.
+        tf.random.set_seed(0)
+        tf.config.experimental.enable_op_determinism()
     if runtime.threads and runtime.threads != tf.config.threading.get_intra_op_parallelism_threads():
         try:
             tf.config.threading.set_intra_op_parallelism_threads(runtime.threads)
@@ -235,6 +412,11 @@ def create_schedule(train: TrainConfig) -> PolynomialDecay | StepDecay | SlowSta
     return schedule
 
 
+def learning_rate(train: TrainConfig, step: int) -> float:
+    """What the optimizer of a configuration multiplies with at a step, counted from 0."""
+    return train.adam_learning_rate if train.optimizer == "adam" else float(create_schedule(train)(step))
+
+
 def model_gradient_multipliers(model: PseudoSegModel, train: TrainConfig) -> list[float]:
     """Factors on the gradients of the model's trainable variables, in their order."""
     return gradient_multipliers(
@@ -250,8 +432,9 @@ class Trainer(orbit.StandardTrainer):
     """Runs steps on all replicas.
 
     Attributes:
-        averages: of the latest inner loop: losses, learning rate and, where masks of the additional images
-            are known, how good the pseudo labels were.
+        averages: since ``begin_interval``, as of the latest inner loop: losses, learning rate and, where masks of the
+            additional images are known, how good the pseudo labels were.
+        interval: what these are made of; part of a checkpoint, so that a run stopped within an interval goes on.
     """
 
     def __init__(
@@ -261,8 +444,14 @@ class Trainer(orbit.StandardTrainer):
         optimizer: Optimizer,
         strategy: tf.distribute.Strategy,
         sources: Sources,
+        before_step: Callable[[], None] = lambda: None,
+        bad_examples: BadExamples | None = None,
     ):
+        """Makes what the steps add to; ``before_step`` may raise, which ends a loop of steps."""
         super().__init__(train_dataset=None)
+        self._before_step = before_step
+        self._redrawn: Sequence[int] = ()
+        self._bad_examples = bad_examples
         self._config = config
         self._model = model
         self._optimizer = optimizer
@@ -277,6 +466,8 @@ class Trainer(orbit.StandardTrainer):
         names += ["consistency", "classification", "attention"] if unlabeled else []
         with strategy.scope():
             self._losses = {name: tf_keras.metrics.Sum(name) for name in names}
+            self._steps = tf.Variable(0, trainable=False, dtype=tf.int64, name="steps")
+            self._watch = FiniteWatch(names)
             # How good the pseudo labels are, where masks of the additional images are known (never learned).
             watched = unlabeled and sources.unlabeled is not None and sources.unlabeled.has_masks
             maps = ("pseudo", "decoder", "sgc") if config.pseudo.use_attention else ("pseudo", "decoder")
@@ -284,6 +475,9 @@ class Trainer(orbit.StandardTrainer):
                 {name: SegmentationMetrics(sources.info.num_classes) for name in maps} if watched else {}
             )
             self._accumulator = GradientAccumulator(self._variables) if config.train.accumulate > 1 else None
+        self.interval = tf.train.Checkpoint(
+            steps=self._steps, losses=self._losses, pseudo_labels=self._pseudo_metrics
+        )
         self._replica_step = self._prepared(self._step)
         self._replica_part = self._prepared(self._part)
         self._replica_apply = self._prepared(self._apply_parts)
@@ -296,21 +490,57 @@ class Trainer(orbit.StandardTrainer):
                     f"train.accumulate={config.train.accumulate} parts: choose a multiple of {shares}"
                 )
 
-    def start_at(self, step: int) -> None:
-        """Makes the input pipeline begin with the batch of ``step``."""
+    def start_at(self, step: int, redrawn: Sequence[int] = ()) -> None:
+        """Makes the input pipeline begin with the batch of ``step``; ``redrawn`` as in ``training_dataset``."""
+        self._redrawn = tuple(redrawn)
         self.train_dataset = self._strategy.distribute_datasets_from_function(
             lambda context: pipeline.training_dataset(
-                self._sources, self._config.data, self._config.train.mode, step, context
+                self._sources,
+                self._config.data,
+                self._config.train.mode,
+                step,
+                context,
+                self._redrawn,
+                self._bad_examples,
             )
         )
 
-    def train_loop_begin(self) -> None:
-        self._first_step = int(self._optimizer.iterations.numpy())
+    def examples_of(self, step: int) -> dict[str, list[str]]:
+        """The ids of the images of a step, by stream."""
+        streams = {"labeled": self._sources.labeled, "unlabeled": self._sources.unlabeled}
+        return {
+            name: pipeline.example_ids(source, self._config.data, name, step, self._redrawn)
+            for name, source in streams.items()
+            if source is not None
+        }
+
+    def begin_interval(self) -> None:
+        """Forgets the steps so far, for the next averages."""
         with self._strategy.scope():
             for total in self._losses.values():
                 total.reset_state()
             for metrics in self._pseudo_metrics.values():
                 metrics.reset()
+            self._steps.assign(0)
+            self._watch.reset()
+
+    def check_finite(self) -> None:
+        """Raises NonFiniteStep if a loss or gradient was not finite since ``begin_interval``."""
+        with self._strategy.scope():
+            self._watch.check()
+
+    def create_train_loop_fn(self) -> Callable[[Iterator[Any], tf.Tensor], None]:
+        """A loop on the host, where signals arrive; on TPUs one in the graph, where steps are not waited for."""
+        if isinstance(self._strategy, tf.distribute.TPUStrategy):
+            return super().create_train_loop_fn()
+        step = tf.function(self.train_step)
+
+        def loop(iterator: Iterator[Any], num_steps: tf.Tensor) -> None:
+            for _ in range(int(num_steps)):
+                self._before_step()
+                step(iterator)
+
+        return loop
 
     def train_step(self, iterator: Iterator[Any]) -> None:
         batch = next(iterator)
@@ -320,20 +550,12 @@ class Trainer(orbit.StandardTrainer):
             for number in tf.range(self._config.train.accumulate):
                 self._strategy.run(self._replica_part, args=(batch, number))
             self._strategy.run(self._replica_apply)
+        self._steps.assign_add(1)
 
     def train_loop_end(self) -> dict[str, float]:
-        step = int(self._optimizer.iterations.numpy())
-        result = {
-            f"loss/{name}": float(metric.result()) / (step - self._first_step)
-            for name, metric in self._losses.items()
-        }
-        if not all(math.isfinite(value) for value in result.values()):
-            terms = ", ".join(f"{name} {value:g}" for name, value in result.items())
-            rate = "adam_learning_rate" if self._config.train.optimizer == "adam" else "learning_rate"
-            raise UserError(
-                f"the loss is not finite between step {self._first_step} and {step} ({terms}); "
-                f"try a smaller train.{rate}, or look for damaged images"
-            )
+        self.check_finite()
+        steps = int(self._steps.numpy())
+        result = {f"loss/{name}": float(metric.result()) / steps for name, metric in self._losses.items()}
         result["learning_rate"] = float(self._optimizer.learning_rate.numpy())
         for name, metrics in self._pseudo_metrics.items():
             if metrics.is_empty():
@@ -345,7 +567,7 @@ class Trainer(orbit.StandardTrainer):
 
     def _prepared(self, step: Callable[..., None]) -> Callable[..., None]:
         """A part of ``train_step`` as the replicas run it."""
-        # AutoGraph would read all of the network's source code, for a third of the time that tracing takes.
+        # AutoGraph has nothing to convert in a step, and takes as long as tracing it.
         plain = tf.autograph.experimental.do_not_convert(step)
         return tf.function(plain, jit_compile=True) if self._config.runtime.jit else plain
 
@@ -413,6 +635,7 @@ class Trainer(orbit.StandardTrainer):
                 pixels=pixels,
                 gradients=gradients,
             )
+        self._watch.see_losses(self._optimizer.iterations, terms, self._across_replicas)
         for name, metric in self._losses.items():
             metric.update_state(terms[name])
         if self._pseudo_metrics:
@@ -430,7 +653,11 @@ class Trainer(orbit.StandardTrainer):
 
     def _apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
         if self._scales_losses:
+            # It looks for overflow itself, which is no mistake of anybody's.
             gradients = self._optimizer.get_unscaled_gradients(gradients)
+        else:
+            known = [gradient for gradient in gradients if gradient is not None]
+            self._watch.see_gradients(self._optimizer.iterations, known, self._across_replicas)
         # The shares of the replicas add up to the gradient of the global batch; the optimizer sums them.
         self._optimizer.apply_gradients(
             [
@@ -508,13 +735,21 @@ def _score_line(entry: Mapping[str, Any]) -> str:
 class _Panel:
     """Pictures of the pseudo labels of the same few images at each time, as PNG and in TensorBoard."""
 
-    def __init__(self, config: Config, model: PseudoSegModel, sources: Sources, run_dir: str):
+    def __init__(
+        self,
+        config: Config,
+        model: PseudoSegModel,
+        sources: Sources,
+        run_dir: str,
+        bad_examples: BadExamples | None,
+    ):
         self._config = config
         self._model = model
         self._info: DatasetInfo = sources.info
         self._directory = os.path.join(run_dir, "pictures")
         data = dataclasses.replace(config.data, batch_labeled=1, batch_unlabeled=_PANEL_IMAGES)
-        batch = next(iter(pipeline.training_dataset(sources, data, config.train.mode, 0)))
+        dataset = pipeline.training_dataset(sources, data, config.train.mode, 0, bad_examples=bad_examples)
+        batch = next(iter(dataset))
         self._examples = batch["unlabeled"]
 
     def write(self, step: int, summaries: orbit.utils.SummaryManager) -> None:

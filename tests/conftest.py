@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from pseudoseg_tf.config import RuntimeConfig
 from pseudoseg_tf.train import create_strategy
+from tests.tiny import TinyBackbone
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +37,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def two_replicas() -> tf.distribute.Strategy:
     """The strategy that training itself uses on the two CPU devices; a second MirroredStrategy would clash."""
     return create_strategy(RuntimeConfig(strategy="mirrored"))
+
+
+@pytest.fixture
+def tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks have ``TinyBackbone`` for MobileNetV1: the rest, dropout and self-attention included, is whole."""
+    monkeypatch.setattr("pseudoseg_tf.nn.model.MobileNetV1", TinyBackbone)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from pseudoseg_tf.files import write_json
 from pseudoseg_tf.presets import preset
 
 ROOT = Path(__file__).resolve().parents[1]
-TEMPERATURE = load_experiment("temperature")
+TEMPERATURE = load_experiment("fig05d")
 
 
 def experiment(*words: str) -> subprocess.CompletedProcess[str]:
@@ -69,7 +69,7 @@ def test_show_gives_the_command_that_makes_the_run() -> None:
 
 
 def test_show_of_chains_names_their_programs() -> None:
-    assert "pseudoseg-self-train --preset=voc12" in experiment("show", "self_training").stdout
+    assert "pseudoseg-self-train --preset=voc12" in experiment("show", "table06").stdout
     calibration = experiment("show", "fig05a", "--only=SGC").stdout.splitlines()
     assert calibration[-1].startswith(
         "  pseudoseg-calibrate --run_dir=runs/experiments/full/unlabeled-1_16-1-"
@@ -129,7 +129,7 @@ def test_report_of_seeds_of_an_unfinished_run_and_of_none(tmp_path: Path) -> Non
 
 
 def test_report_of_the_student(tmp_path: Path) -> None:
-    row = load_experiment("self_training").rows[1]
+    row = load_experiment("table06").rows[1]
     run = run_of(row, full(row), 0)
     pretend(run, tmp_path, {30000: 0.25}, row)
     assert read_result(row, run, tmp_path).last == (25.0,)
@@ -186,24 +186,24 @@ def test_text_is_aligned() -> None:
 def test_picture_of_results_and_gaps(tmp_path: Path) -> None:
     rows = TEMPERATURE.rows
     results = [Result(rows[0], (40.0, 60.0), (50.0, 60.0), ""), *(Result(row) for row in rows[1:])]
-    plot("temperature", TEMPERATURE, results, tmp_path / "t.png")
+    plot("fig05d", TEMPERATURE, results, tmp_path / "t.png")
     picture = matplotlib.image.imread(tmp_path / "t.png")
     assert picture.shape[1] > picture.shape[0] > 200
     nothing = tmp_path / "nothing.png"
-    plot("temperature", TEMPERATURE, [Result(row) for row in rows[:1]], nothing)
+    plot("fig05d", TEMPERATURE, [Result(row) for row in rows[:1]], nothing)
     assert nothing.exists()
 
 
 def test_report_of_the_program_writes_markdown(tmp_path: Path) -> None:
     row = TEMPERATURE.rows[0]
     pretend(run_of(row, full(row), 0), tmp_path / "full", {30000: 0.4}, row)
-    done = experiment("report", "temperature", "--budget=full", f"--out={tmp_path}")
+    done = experiment("report", "fig05d", "--budget=full", f"--out={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "T-0.1  unknown  40.00  40.00  1\n" in done.stdout
-    text = (tmp_path / "full/temperature.md").read_text()
+    text = (tmp_path / "full/fig05d.md").read_text()
     assert "| T-0.1 | unknown | 40.00 | 40.00 | 1 |  |\n" in text
     assert "| T-0.5 | 67.06 | - | - | - | not run |\n" in text
-    assert (tmp_path / "full/temperature.png").exists()
+    assert (tmp_path / "full/fig05d.png").exists()
 
 
 @pytest.mark.slow

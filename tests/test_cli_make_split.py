@@ -152,7 +152,7 @@ class TestDraws:
                 "class 'dog' is in 4 of 20 images, but each class must be in 5",
             ),
             (["--count=21"], "cannot draw 21 of 20 ids; the count must be 1 to 20"),
-            (["--count=6", "--set=data.labeled=/nowhere/x"], "data.labeled: /nowhere/x cannot be read"),
+            (["--count=6", "--set=data.labeled=/nowhere/x"], "data.labeled: /nowhere/x: cannot be read"),
             (
                 ["--count=6", "--classes=dgo"],
                 "--classes: found 'dgo', which is not a class of the data set (did you mean",

@@ -29,7 +29,7 @@ def test_learned_features_are_first_weights(tmp_path: Path, monkeypatch: pytest.
     line = load_initial_weights(model, str(path))
     count = len(model.backbone.variables)
     assert line.startswith(f"{count} of {count} backbone arrays")
-    with np.load(path) as arrays:
+    with np.load(path, allow_pickle=False) as arrays:
         learned = arrays["conv1/kernel"]
     np.testing.assert_array_equal(model.backbone.trainable_variables[0], learned)
     for old, variable in zip(before, model.backbone.trainable_variables, strict=True):

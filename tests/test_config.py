@@ -186,8 +186,10 @@ def test_wrong_override_is_named_with_what_is_allowed(override: str, parts: list
         (["train.checkpoint_every=0"], "train.checkpoint_every"),
         (["train.evaluate_every=0"], "train.evaluate_every"),
         (["train.log_every=0"], "train.log_every"),
+        (["data.max_bad_examples=-1"], "data.max_bad_examples"),
         (["train.pictures_every=0"], "train.pictures_every"),
         (["train.keep=0"], "train.keep"),
+        (["train.max_rollbacks=0"], "train.max_rollbacks"),
         (["data.pseudo_labels=masks"], "data.pseudo_labels"),
         (["data.pseudo_labels=masks", "train.mode=supervised", "data.unlabeled="], "data.unlabeled"),
         (
@@ -366,7 +368,10 @@ def test_load_for_evaluation(tmp_path: Path) -> None:
 
 def test_run_goes_on_only_under_its_own_configuration(tmp_path: Path) -> None:
     config_io.save(tmp_path, "folder", changed())
-    free = changed("runtime.jit=true", "train.keep=5", "train.log_every=1", "train.pictures_every=1")
+    free = changed(
+        *("runtime.jit=true", "train.keep=5", "train.log_every=1", "train.pictures_every=1"),
+        *("train.on_nonfinite=rollback", "train.max_rollbacks=9", "data.on_bad_example=skip"),
+    )
     config_io.save(tmp_path, "", free)
     assert config_io.load(tmp_path) == free
     assert json.loads((tmp_path / "config.json").read_text())["preset"] == "folder"
@@ -379,6 +384,8 @@ def test_run_goes_on_only_under_its_own_configuration(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=expected):
         config_io.save(tmp_path, "folder", other)
     assert config_io.load(tmp_path) == free
+    with pytest.raises(UserError, match=r"\(runtime.deterministic was 'false', now 'true'\)"):
+        config_io.save(tmp_path, "folder", changed("runtime.deterministic=true"))
 
 
 def test_invalid_configuration_is_not_saved(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_rows_have_names_of_their_own_and_sources(name: str) -> None:
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=ids)
 def test_the_paper_s_configuration_is_valid(name: str, row: Row) -> None:
     config = configuration(row, full(row))
-    assert config.train.steps == {"high_data": 90000}.get(name, 200000 if row.preset == "coco" else 30000)
+    assert config.train.steps == {"table07": 90000}.get(name, 200000 if row.preset == "coco" else 30000)
     assert (config.data.batch_labeled, config.data.batch_unlabeled) == (64, 64)
     assert config.init.weights.startswith("zoo/")
     assert row.paper is None or 0 < row.paper < 100
@@ -100,8 +100,8 @@ def test_equal_configurations_are_one_run() -> None:
 
 
 def test_self_training_is_no_supervised_run() -> None:
-    rows = {row.name: row for row in EXPERIMENTS["self_training"].rows}
-    runs = {name: run_of(row, smoke(row, EXPERIMENTS["self_training"]), 0) for name, row in rows.items()}
+    rows = {row.name: row for row in EXPERIMENTS["table06"].rows}
+    runs = {name: run_of(row, smoke(row, EXPERIMENTS["table06"]), 0) for name, row in rows.items()}
     assert runs["supervised"].program == "train"
     assert runs["self-training"].program == "self_train"
     assert runs["self-training"].row.startswith("self_train-")
@@ -116,7 +116,7 @@ def test_zoo_elsewhere() -> None:
 
 
 def test_rows_by_name() -> None:
-    experiment = EXPERIMENTS["temperature"]
+    experiment = EXPERIMENTS["fig05d"]
     assert [row.name for row in rows_of(experiment, ["T-0.7", "T-0.1"])] == ["T-0.1", "T-0.7"]
     assert rows_of(experiment, []) == experiment.rows
     with pytest.raises(UserError, match=r"--only: found 'T-0.6'; nearest: T-0"):
@@ -191,8 +191,8 @@ def test_cpu_budget_draws_differ_and_repeat(animals: Path) -> None:
 def test_cpu_budget_keeps_what_is_compared(animals: Path) -> None:
     for name, row_name, key, value in (
         ("cutout", "half-side-50", "data.cutout", 50),
-        ("temperature", "T-0.1", "pseudo.temperature", 0.1),
-        ("backbones", "supervised-resnet50", "model.backbone", "resnet_v1_50_beta"),
+        ("fig05d", "T-0.1", "pseudo.temperature", 0.1),
+        ("fig05f", "supervised-resnet50", "model.backbone", "resnet_v1_50_beta"),
     ):
         row = next(row for row in EXPERIMENTS[name].rows if row.name == row_name)
         assert flatten(configuration(row, on_animals(row, name, animals)))[key] == value

@@ -106,13 +106,15 @@ for absent in ("pseudoseg_tf", "tf_keras", "keras", "orbit"):
     sys.modules[absent] = None
 import numpy as np, tensorflow as tf
 serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-output = serve(images=tf.constant(np.load(sys.argv[2] + "/images.npy")))
+output = serve(images=tf.constant(np.load(sys.argv[2] + "/images.npy", allow_pickle=False)))
 assert output["labels"].dtype == tf.uint8 and output["probabilities"].dtype == tf.float32
 np.save(sys.argv[2] + "/probabilities.npy", output["probabilities"])
 """
     subprocess.run([sys.executable, "-c", program, exported, tmp_path], check=True, cwd=tmp_path)
     np.testing.assert_allclose(
-        np.load(tmp_path / "probabilities.npy"), predictor(images).probabilities, atol=1e-6
+        np.load(tmp_path / "probabilities.npy", allow_pickle=False),
+        predictor(images).probabilities,
+        atol=1e-6,
     )
 
 

@@ -19,11 +19,20 @@ PACKAGE = ROOT / "pseudoseg_tf"
 # From the bottom to the top: a module imports from its own layer and those below. A name stands for a module
 # or for a whole subpackage.
 LAYERS = [
-    ["__init__", "_keras", "config", "errors", "progress"],
-    ["cost", "experiments", "files", "records", "data.specs"],
+    ["__init__", "_keras", "config", "errors", "interruption", "progress"],
+    ["cost", "experiments", "files", "run_lock", "summaries", "workers", "data.specs"],
+    ["records"],
     ["config_io", "data", "nn"],
-    ["losses", "metrics", "optim", "presets", "pseudo_label", "visualize", "check_page"],
-    ["accumulation", "checkpoint", "reliability_diagram", "steps", "tf1_checkpoint", "tf1_files"],
+    ["checkpoint_files", "losses", "metrics", "optim", "presets", "pseudo_label", "visualize", "check_page"],
+    [
+        "accumulation",
+        "checkpoint",
+        "finite_watch",
+        "reliability_diagram",
+        "steps",
+        "tf1_checkpoint",
+        "tf1_files",
+    ],
     ["closeups", "comparison", "convert", "evaluate", "export", "folder_comparison", "inference", "train"],
     ["calibration", "self_training"],
     ["budgets", "experiment_catalog", "experiment_report"],

@@ -183,7 +183,7 @@ def test_arguments_out_of_range(arguments: tuple[Any, ...], message: str) -> Non
 
 def test_default_configuration() -> None:
     config = shapes_seg.ShapesSeg.BUILDER_CONFIGS[0]
-    assert (config.size, config.seed, config.train, config.val) == (96, 2036, 4000, 250)
+    assert (config.size, config.seed, config.train, config.val) == (96, 2037, 4000, 250)
     assert config.name == "96px"
 
 

@@ -17,6 +17,13 @@ from pseudoseg_tf.config import Config, DataConfig, ModelConfig, TrainConfig
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL
 from pseudoseg_tf.files import write_json
+from pseudoseg_tf.nn.layers import (
+    BatchNormFactory,
+    EndPoints,
+    SeedSequence,
+    conv_batch_norm,
+    truncated_normal,
+)
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 
 CLASS_NAMES = ("background", "cat", "dog")
@@ -41,6 +48,24 @@ class TinyModel(tf_keras.Model):
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         assert not training
         return self.convolution(images)
+
+
+class TinyBackbone(tf_keras.layers.Layer):
+    """Four strided convolutions in the place of MobileNetV1, whose arguments it takes: a graph of it is soon traced."""
+
+    def __init__(self, output_stride: int, width: float, batch_norm: BatchNormFactory, seeds: SeedSequence):
+        super().__init__(name="tiny")
+        assert output_stride == 16
+        self.units = [
+            conv_batch_norm(8, 3, truncated_normal(0.3, seeds()), batch_norm, f"tiny{stage}", strides=2)
+            for stage in range(4)
+        ]
+
+    def call(self, images: tf.Tensor, training: bool = False) -> EndPoints:
+        stages = [images]
+        for unit in self.units:
+            stages.append(unit(stages[-1], training=training))
+        return EndPoints(stages[2], tuple(stages[1:]))
 
 
 def resize_plainly(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:

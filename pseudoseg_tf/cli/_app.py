@@ -1,10 +1,12 @@
 """What the command-line programs share: flag errors, help, and mistakes of the user as one line.
 
-Exit codes: 0 done, 2 the user can mend it (one "error: ..." line on stderr), 130 interrupted.
+Exit codes: 0 done, or stopped by a signal in good order; 2 the user can mend it (one "error: ..." line on stderr);
+130 interrupted.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +14,9 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.interruption import Interrupted
 
+_NO_SPACE = os.strerror(errno.ENOSPC)
 _HELP_FLAGS = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull")
 
 
@@ -48,6 +52,9 @@ def run(main: Callable[[Sequence[str]], None], takes_words: bool = False) -> Non
     def guarded(argv: Sequence[str]) -> None:
         try:
             main(argv)
+        except Interrupted as interrupted:
+            print(interrupted)
+            sys.exit(0)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
@@ -74,6 +81,8 @@ def user_message(error: Exception) -> str | None:
         _, marker, text = str(error).partition("UserError: ")
         if marker:
             return text.splitlines()[0]
+        if _NO_SPACE in str(error):
+            return f"the disk is full ({str(error).splitlines()[0]}); make room, and start the same command again"
         if type(error).__name__ == "ResourceExhaustedError":
             return (
                 "out of memory: lower data.batch_labeled, data.batch_unlabeled, data.crop_size or eval_batch"

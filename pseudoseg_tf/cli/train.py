@@ -20,6 +20,7 @@ from absl import flags
 from pseudoseg_tf import config_io
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.interruption import StopSignals
 from pseudoseg_tf.presets import PRESETS, preset
 
 _PRESET = flags.DEFINE_string(
@@ -28,6 +29,9 @@ _PRESET = flags.DEFINE_string(
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of the run: checkpoints, scores, pictures.")
 _SET = flags.DEFINE_multi_string("set", [], "Change a key: --set train.steps=2000")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check everything, print the plan and its cost; no training.")
+_DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", False, "The same bits in each run, a little slower; runtime.deterministic=true."
+)
 _TERAFLOPS = flags.DEFINE_float(
     "teraflops",
     None,
@@ -48,7 +52,8 @@ def main(argv: Sequence[str]) -> None:
         config = config_io.load(_RUN_DIR.value)
     else:
         raise UserError(f"--preset: missing, no run in {_RUN_DIR.value}; presets: {', '.join(PRESETS)}")
-    config = config_io.apply_overrides(config, _SET.value)
+    deterministic = ["runtime.deterministic=true"] if _DETERMINISTIC.value else []
+    config = config_io.apply_overrides(config, [*_SET.value, *deterministic])
     config_io.validate(config)
     continues = config_io.check_run_dir(_RUN_DIR.value, config)
 
@@ -58,7 +63,9 @@ def main(argv: Sequence[str]) -> None:
 
         print(plan(config, _RUN_DIR.value, continues, reference=reference, teraflops=_TERAFLOPS.value))
     else:
-        from pseudoseg_tf.train import train
+        # From here on, so that a signal during the import ends in good order, too.
+        with StopSignals() as signals, signals.at_once():
+            from pseudoseg_tf.train import train
 
         train(config, _RUN_DIR.value, preset=_PRESET.value or "")
 

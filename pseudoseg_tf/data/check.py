@@ -19,6 +19,7 @@ import numpy as np
 from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data.decode import check_sizes, decode_image, decode_mask
 from pseudoseg_tf.data.findings import Findings, ListSummary, Report
+from pseudoseg_tf.data.mask_signs import other_color, palette_of, rim_share
 from pseudoseg_tf.data.selection import without
 from pseudoseg_tf.data.sources import (
     check_image_labels,
@@ -27,7 +28,7 @@ from pseudoseg_tf.data.sources import (
     opener,
     pool_note,
 )
-from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, Source
+from pseudoseg_tf.data.specs import IGNORE_LABEL, Color, DatasetInfo, Source
 from pseudoseg_tf.data.splits import check_disjoint, common_ids
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.progress import Progress
@@ -79,8 +80,8 @@ def check_data(data: DataConfig, mode: str) -> Report:
     _check_ids(sources, data, findings)
     if data.exclude_labeled and {"data.labeled", "data.unlabeled"} <= sources.keys():
         sources["data.unlabeled"] = without(sources["data.unlabeled"], sources["data.labeled"].ids)
-    pictures = _Pictures(findings)
-    lists = {key: _read_all(key, source, pictures, findings) for key, source in sources.items()}
+    pictures, palettes = _Pictures(findings), _Palettes(findings)
+    lists = {key: _read_all(key, source, pictures, palettes, findings) for key, source in sources.items()}
     if mode == "weakly" and "data.unlabeled" in lists:
         _check_image_labels(lists["data.unlabeled"], data, findings)
     _check_class_names(info, findings)
@@ -101,6 +102,8 @@ class _Look:
       digest: tells images apart by their pixels.
       has_mask: whether there is a mask.
       counts: int64 [256], pixels of each label.
+      rims: part of its outlines on which the mask has a rim, see `mask_signs.rim_share`.
+      colors: of its class ids, by its own palette.
       faults: kind and line of each error found.
     """
 
@@ -108,6 +111,8 @@ class _Look:
     digest: bytes = b""
     has_mask: bool = True
     counts: np.ndarray | None = None
+    rims: float = 0.0
+    colors: dict[int, Color] = dataclasses.field(default_factory=dict)
     faults: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def attempt(self, kind: str, call: Callable[[], _T]) -> _T | None:
@@ -138,6 +143,9 @@ def _look_at(source: Source, key: str, index: int) -> _Look:
     labels = look.attempt("masks that cannot be used", lambda: decode_mask(mask, name, classes, encoding))
     if labels is not None:
         look.counts = np.bincount(labels.ravel(), minlength=256)
+        look.rims = rim_share(labels)
+        if not encoding.colors:
+            look.colors = palette_of(mask, labels)
         if image is not None:
             files = io.BytesIO(record.image), f"image {name}", io.BytesIO(mask), f"mask {name}"
             look.attempt("masks of another size", lambda: check_sizes(*files))
@@ -147,7 +155,9 @@ def _look_at(source: Source, key: str, index: int) -> _Look:
 # One list
 
 
-def _read_all(key: str, source: Source, pictures: _Pictures, findings: Findings) -> ListSummary:
+def _read_all(
+    key: str, source: Source, pictures: _Pictures, palettes: _Palettes, findings: Findings
+) -> ListSummary:
     """Looks at each record of a list, several at a time."""
     summary = ListSummary(source)
     threads = min(_THREADS, os.cpu_count() or 1)
@@ -157,6 +167,7 @@ def _read_all(key: str, source: Source, pictures: _Pictures, findings: Findings)
             looks = pool.map(lambda index: _look_at(source, key, index), indices)
             for index, look in zip(indices, looks, strict=True):
                 _take_in(look, index, key, summary, pictures, findings)
+                palettes.add(f"mask {source.ids[index]} ({key})", look.colors)
                 progress.update()
     return summary
 
@@ -189,6 +200,13 @@ def _take_in(
         del best[_SAMPLES:]
     seen = set(np.flatnonzero(look.counts))
     where = f"mask {record_id} ({key})"
+    if look.rims:
+        findings.add(
+            "warning",
+            "masks with rims",
+            f"{where}: on {100 * look.rims:.0f} % of its outlines a third class lies between two others, one pixel "
+            "thin, as resizing with interpolation makes it; resize masks by nearest neighbor",
+        )
     if seen == {IGNORE_LABEL}:
         line = f"{where}: every pixel is ignored ({IGNORE_LABEL}); nothing is learned from it or scored on it"
         findings.add("warning", "masks that say nothing", line)
@@ -228,6 +246,32 @@ class _Pictures:
         self._ids.setdefault(key, {}).setdefault(digest, record_id)
 
 
+class _Palettes:
+    """Finds palette masks in which a class id has another color than in those before."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._known: dict[int, Color] = {}
+        self._first: dict[int, str] = {}
+
+    def add(self, where: str, colors: Mapping[int, Color]) -> None:
+        """Compares the palette of a mask with those before."""
+        label = other_color(colors, self._known)
+        if label is not None:
+            this, other = (" ".join(map(str, color)) for color in (colors[label], self._known[label]))
+            self._findings.add(
+                "warning",
+                "palettes that differ",
+                f"{where}: palette index {label} has the color {this}, but {other} in {self._first[label]}; palette "
+                "indices are the class ids: if an editor numbered the colors anew, save the mask in the palette of the "
+                "others, or as RGB with data.palette",
+            )
+            return
+        for each, color in colors.items():
+            self._known.setdefault(each, color)
+            self._first.setdefault(each, where)
+
+
 # All lists
 
 
@@ -250,7 +294,7 @@ def _check_image_labels(unlabeled: ListSummary, data: DataConfig, findings: Find
     kind = "image-level labels"
     with findings.collect(kind):
         ids, lacking = unlabeled.source.ids, unlabeled.without_mask
-        rows = image_labels_by_id(unlabeled.source.info, ids, data.image_labels)
+        rows = image_labels_by_id(unlabeled.source.info, ids, data.image_labels, data.category_classes)
         if rows and not any(labels.any() for labels in rows.values()):
             line = f"data.image_labels: {data.image_labels} names no class for any image; a row is id,name,name,..."
             findings.add("error", kind, line)

@@ -20,7 +20,9 @@ _LARGE_BYTES = 1 << 25
 
 
 def read_coco_image_labels(
-    path: str | os.PathLike[str], image_classes: Sequence[str]
+    path: str | os.PathLike[str],
+    image_classes: Sequence[str],
+    category_classes: Mapping[str, str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Reads image-level labels from an instances_*.json of COCO.
 
@@ -31,6 +33,7 @@ def read_coco_image_labels(
     Args:
       path: the file.
       image_classes: names of the classes but the background, see `DatasetInfo.image_classes`.
+      category_classes: see `text.read_category_classes`; None: each category is the class of its name.
 
     Returns:
       By file name without ending (000000177254), float32 [len(image_classes)]: 1 for the classes present. An
@@ -64,18 +67,24 @@ def read_coco_image_labels(
                 "the file; take the file as published"
             )
         if not is_crowd:
-            by_image[image][_index(categories[category], image_classes, where)] = 1
+            name = _class_name(categories[category], image_classes, category_classes or {}, where)
+            if name:
+                by_image[image][image_classes.index(name)] = 1
     return labels
 
 
-def _index(name: str, image_classes: Sequence[str], where: str) -> int:
-    try:
-        return image_classes.index(name)
-    except ValueError:
+def _class_name(
+    category: str, image_classes: Sequence[str], category_classes: Mapping[str, str], where: str
+) -> str:
+    """The class of a category; "" if it is none."""
+    name = category_classes.get(category, category_classes.get("*", category))
+    if name and name not in image_classes:
         raise UserError(
-            f"{where}: category {name!r} is not a class of the data set other than the "
-            f"background{nearest_hint(name, image_classes)}"
-        ) from None
+            f"{where}: category {category!r} is not a class of the data set other than the "
+            f"background{nearest_hint(category, image_classes)}; say in data.category_classes, a file of rows "
+            "category,class, which class each is, if any"
+        )
+    return name
 
 
 def _entries(content: Any, key: str, needed: Mapping[str, type], where: str) -> Iterator[tuple[Any, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Mapping
 from typing import BinaryIO
 
@@ -11,9 +12,12 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from pseudoseg_tf.data.specs import CLASS_IDS, IGNORE_LABEL, Color, MaskEncoding, Record
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import read_bytes
 
 # Far above any photograph; stops a small file that claims to be a huge picture before memory is taken.
 MAX_PIXELS = 1 << 26
+# More than an image of so many pixels takes, unless its compression does nothing.
+MAX_FILE_BYTES = 1 << 28
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -33,6 +37,15 @@ _UPRIGHT = {
 }
 
 
+def read_encoded(path: str | os.PathLike[str]) -> bytes:
+    """Returns the content of an image file.
+
+    Raises:
+      UserError: it cannot be read, or is over MAX_FILE_BYTES.
+    """
+    return read_bytes(path, MAX_FILE_BYTES)
+
+
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decodes a JPEG or PNG file to RGB, upright.
 
@@ -46,8 +59,9 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
       uint8 [height, width, 3].
 
     Raises:
-      UserError: not a JPEG or PNG file, more than MAX_PIXELS pixels, or damaged.
+      UserError: not a JPEG or PNG file, more than MAX_FILE_BYTES or MAX_PIXELS pixels, or damaged.
     """
+    _check_bytes(data, f"image {name}")
     image = _open(io.BytesIO(data), f"image {name}")
     try:
         turn = _UPRIGHT.get(_orientation(image))
@@ -79,10 +93,11 @@ def decode_mask(data: bytes, name: str, num_classes: int, encoding: MaskEncoding
       uint8 [height, width] of ids below num_classes and IGNORE_LABEL.
 
     Raises:
-      UserError: not a PNG file, one with alpha or of more than 8 bits a channel, of more than MAX_PIXELS
-        pixels, or damaged; it holds other values or colors; a palette PNG shows an id in the color of another
-        class; or there are two classes and a grey mask of 0 and 255 alone that is not declared as binary.
+      UserError: not a PNG file, one with alpha or of more than 8 bits a channel, of more than MAX_FILE_BYTES or
+        MAX_PIXELS pixels, or damaged; it holds other values or colors; a palette PNG shows an id in the color of
+        another class; or there are two classes and a grey mask of 0 and 255 alone that is not declared as binary.
     """
+    _check_bytes(data, f"mask {name}")
     image = _open(io.BytesIO(data), f"mask {name}")
     if not isinstance(image, PngImagePlugin.PngImageFile):
         raise UserError(f"mask {name}: a JPEG file, whose compression changes class ids; save masks as PNG")
@@ -116,11 +131,12 @@ def decode_record(record: Record, num_classes: int) -> tuple[np.ndarray, np.ndar
     Raises:
       UserError: as `decode_image` and `decode_mask`, or image and mask differ in size.
     """
-    image = decode_image(record.image, record.id)
+    image_name, mask_name = record.image_name or record.id, record.mask_name or record.id
+    image = decode_image(record.image, image_name)
     if record.mask is None:
         return image, np.full(image.shape[:2], IGNORE_LABEL, np.uint8)
-    labels = decode_mask(record.mask, record.id, num_classes, record.encoding)
-    check_same_size(f"image {record.id}", image.shape[:2], f"mask {record.id}", labels.shape)
+    labels = decode_mask(record.mask, mask_name, num_classes, record.encoding)
+    check_same_size(f"image {image_name}", image.shape[:2], f"mask {mask_name}", labels.shape)
     return image, labels
 
 
@@ -154,6 +170,12 @@ def check_same_size(
             f"{image_name} is {image_size[1]}x{image_size[0]} pixels (width x height){hint}, but {mask_name} is "
             f"{mask_size[1]}x{mask_size[0]}; they must be equal"
         )
+
+
+def _check_bytes(data: bytes, name: str) -> None:
+    """As `read_encoded` does for files: records hold images of any size."""
+    if len(data) > MAX_FILE_BYTES:
+        raise UserError(f"{name}: {len(data):,} bytes, at most {MAX_FILE_BYTES:,} are read; shrink it")
 
 
 def _open(file: BinaryIO, name: str) -> ImageFile.ImageFile:

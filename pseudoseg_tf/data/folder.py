@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
+import re
 from collections.abc import Sequence
 
-from pseudoseg_tf.data.decode import check_sizes
+from pseudoseg_tf.data.decode import check_sizes, read_encoded
 from pseudoseg_tf.data.specs import CLASS_IDS, DatasetInfo, MaskEncoding, Record
 from pseudoseg_tf.data.splits import read_ids
 from pseudoseg_tf.data.text import canonical_id, nearest_hint
@@ -49,8 +51,15 @@ class Folder:
         return os.path.join(self.root, parent, found[0]) if found else None
 
     def nearest(self, record_id: str) -> str:
-        """Returns a hint that names the id in the same directory nearest to a mistaken one, or ""."""
-        parent = posixpath.dirname(posixpath.normpath(record_id))
+        """Returns a hint that names what lies in the same directory in place of an id's file, or the nearest id."""
+        parent, name = posixpath.split(canonical_id(record_id))
+        # Of another ending, as name_mask.png, or no file.
+        meant = re.compile(re.escape(name) + "(?![0-9A-Za-z])")
+        with contextlib.suppress(OSError):
+            there = filter(meant.match, os.listdir(os.path.join(self.root, parent)))
+            found = min(there, key=lambda file: (posixpath.splitext(file)[0] != name, file), default=None)
+            if found:
+                return f" (there is {found!r}; needed is a file named {name}{' or '.join(self.suffixes)})"
         known = [posixpath.join(parent, stem) for stem in self._list(parent)]
         return nearest_hint(canonical_id(record_id), known)
 
@@ -63,7 +72,7 @@ class Folder:
                 with os.scandir(directory) as entries:
                     for entry in entries:
                         stem, suffix = posixpath.splitext(entry.name)
-                        if suffix.lower() in self.suffixes and entry.is_file():
+                        if suffix.lower() in self.suffixes and _is_file(entry):
                             listing.setdefault(stem, []).append(entry.name)
             except (FileNotFoundError, NotADirectoryError):
                 pass  # The caller reports the id.
@@ -71,6 +80,13 @@ class Folder:
                 raise UserError(f"{self.key}: {directory} cannot be listed ({error.strerror})") from error
             self._listings[parent] = listing
         return self._listings[parent]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # A link that leads to itself.
+        return False
 
 
 class FolderSource:
@@ -151,10 +167,12 @@ class FolderSource:
             )
         return Record(
             id=record_id,
-            image=_read(image),
-            mask=None if mask is None else _read(mask),
+            image=read_encoded(image),
+            mask=None if mask is None else read_encoded(mask),
             image_labels=None,
             encoding=self._encoding,
+            image_name=image,
+            mask_name=mask or "",
         )
 
 
@@ -177,16 +195,4 @@ def _check_all_sizes(images: Sequence[str], masks: Sequence[str]) -> None:
             with open(image, "rb") as image_file, open(mask, "rb") as mask_file:
                 check_sizes(image_file, image, mask_file, mask)
         except OSError as error:
-            raise _unreadable(error) from error
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: OSError) -> UserError:
-    return UserError(f"{error.filename}: cannot be read ({error.strerror}); it was there when listed")
+            raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error

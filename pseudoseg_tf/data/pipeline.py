@@ -8,11 +8,13 @@ independently.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
+from pseudoseg_tf.data.bad_examples import BadExamples, replacements
 from pseudoseg_tf.data.color import strong_draws
 from pseudoseg_tf.data.decode import decode_record
 from pseudoseg_tf.data.geometry import (
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
     from pseudoseg_tf.data.specs import Source
 
 Example = dict[str, tf.Tensor]
+# Image, labels and image-level labels of a record.
+_Decoded = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+# Added to the numbers of examples that others are to replace: beyond those of any run.
+_REDRAWN = 2**48
 
 
 def training_dataset(
@@ -38,6 +45,8 @@ def training_dataset(
     mode: str,
     start_step: int,
     input_context: tf.distribute.InputContext | None = None,
+    redrawn: Sequence[int] = (),
+    bad_examples: BadExamples | None = None,
 ) -> tf.data.Dataset:
     """Returns the endless training batches from step `start_step` on.
 
@@ -51,6 +60,9 @@ def training_dataset(
         mode: "supervised", "unlabeled" or "weakly".
         start_step: the step the first element belongs to.
         input_context: which input pipeline this is, from `tf.distribute`; None: the only one, of one replica.
+        redrawn: steps whose examples give way to others; for a step named twice these give way, too, and so on.
+        bad_examples: takes the examples that cannot be used, in place of which others are given, by the number of
+            the example alone; None: reading such an example raises UserError.
 
     Returns:
         A dataset of `{"labeled": examples, "unlabeled": examples}`, without "unlabeled" in supervised mode.
@@ -63,10 +75,11 @@ def training_dataset(
         UserError: a batch size is not a multiple of the number of replicas.
     """
     context = input_context or tf.distribute.InputContext()
-    streams = {"labeled": _stream("labeled", sources.labeled, data, start_step, context)}
+    rest = data, start_step, context, redrawn, bad_examples
+    streams = {"labeled": _stream("labeled", sources.labeled, *rest)}
     if mode != "supervised":
         assert sources.unlabeled is not None
-        streams["unlabeled"] = _stream("unlabeled", sources.unlabeled, data, start_step, context)
+        streams["unlabeled"] = _stream("unlabeled", sources.unlabeled, *rest)
     return tf.data.Dataset.zip(streams).prefetch(tf.data.AUTOTUNE)
 
 
@@ -117,6 +130,8 @@ def _stream(
     data: DataConfig,
     start_step: int,
     context: tf.distribute.InputContext,
+    redrawn: Sequence[int],
+    bad_examples: BadExamples | None,
 ) -> tf.data.Dataset:
     """Returns the batches of the "labeled" or "unlabeled" stream for the replicas of one input pipeline."""
     batch = data.batch_labeled if name == "labeled" else data.batch_unlabeled
@@ -131,14 +146,17 @@ def _stream(
 
     def example(number: tf.Tensor) -> Example:
         step, position = number // share, number % share
-        return training_example(source, data, name, step * batch + first + position)
+        counter = _first_number(step, batch, redrawn) + first + position
+        return training_example(source, data, name, counter, bad_examples)
 
     numbers = tf.data.Dataset.range(start_step * share, tf.int64.max)
     examples = numbers.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return examples.batch(batch // replicas, drop_remainder=True)
 
 
-def training_example(source: Source, data: DataConfig, name: str, counter: tf.Tensor) -> Example:
+def training_example(
+    source: Source, data: DataConfig, name: str, counter: tf.Tensor, bad_examples: BadExamples | None = None
+) -> Example:
     """Returns one example of a stream, as `training_dataset` does but without batch dimension.
 
     Args:
@@ -146,13 +164,17 @@ def training_example(source: Source, data: DataConfig, name: str, counter: tf.Te
         data: range of sizes, crop size, augmentation and seed.
         name: "labeled" or "unlabeled"; the latter adds the draws of the strong view.
         counter: int64 [], number of the example since step 0.
+        bad_examples: see `training_dataset`.
     """
-    stream_seed = tf.constant([data.seed, ("labeled", "unlabeled").index(name)], tf.int64)
-    order_seed, view_seed = tf.unstack(tf.random.split(stream_seed, 2))
+    order_seed, view_seed = _stream_seeds(data, name)
     geometry_seed, strong_seed = tf.unstack(tf.random.split(tf.random.fold_in(view_seed, counter), 2))
 
     index = _shuffled(counter, len(source), order_seed)
-    image, labels, image_labels = _read(source, index)
+    if bad_examples is None:
+        image, labels, image_labels = _read(source, index)
+    else:
+        seed = _stream_seed(data, name)
+        image, labels, image_labels = _read_usable(source, index, seed, counter, bad_examples)
     image, labels = _resized(image, labels, data)
     draws = geometry_draws(
         geometry_seed, tf.shape(labels), data.crop_size, data.min_scale, data.max_scale, data.scale_step
@@ -168,6 +190,45 @@ def training_example(source: Source, data: DataConfig, name: str, counter: tf.Te
     if name == "unlabeled":
         example |= strong_draws(strong_seed, data.crop_size, data.jitter_strength)._asdict()
     return example
+
+
+def example_ids(
+    source: Source, data: DataConfig, name: str, step: int, redrawn: Sequence[int] = ()
+) -> list[str]:
+    """Returns the record ids of the examples that a stream gives all replicas at a step.
+
+    Args:
+        source: the records of the stream.
+        data: batch sizes and seed.
+        name: "labeled" or "unlabeled".
+        step: counted from 0.
+        redrawn: as in `training_dataset`.
+    """
+    batch = data.batch_labeled if name == "labeled" else data.batch_unlabeled
+    first = _first_number(tf.constant(step, tf.int64), batch, redrawn)
+    order_seed, _ = _stream_seeds(data, name)
+    return [
+        source.ids[int(_shuffled(first + position, len(source), order_seed))] for position in range(batch)
+    ]
+
+
+def _first_number(step: tf.Tensor, batch: int, redrawn: Sequence[int]) -> tf.Tensor:
+    """Returns the number (int64 []) of the first example of a step."""
+    if not redrawn:
+        return step * batch
+    times = tf.reduce_sum(tf.cast(tf.constant(redrawn, tf.int64) == step, tf.int64))
+    return step * batch + times * _REDRAWN
+
+
+def _stream_seeds(data: DataConfig, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the seeds of the order and of the views of a stream."""
+    stream_seed = tf.constant(_stream_seed(data, name), tf.int64)
+    order_seed, view_seed = tf.unstack(tf.random.split(stream_seed, 2))
+    return order_seed, view_seed
+
+
+def _stream_seed(data: DataConfig, name: str) -> tuple[int, int]:
+    return data.seed, ("labeled", "unlabeled").index(name)
 
 
 def _shuffled(counter: tf.Tensor, length: int, seed: tf.Tensor) -> tf.Tensor:
@@ -222,19 +283,51 @@ def _read(source: Source, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Te
         The image uint8 [h, w, 3], the labels uint8 [h, w], the image-level labels float32, one for
         each of the info's `image_classes`, all -1 where they are not given.
     """
+    return _in_graph(source, lambda position: _decoded(source, int(position)), [index])
+
+
+@tf.autograph.experimental.do_not_convert
+def _read_usable(
+    source: Source, index: tf.Tensor, seed: tuple[int, int], counter: tf.Tensor, bad_examples: BadExamples
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """As `_read`; in place of a record that cannot be used, another one, chosen by seed and counter alone."""
+
+    def read(position: np.int64, number: np.int64) -> _Decoded:
+        chosen = int(position)
+        others = replacements(chosen, len(source), seed, int(number))
+        while True:
+            try:
+                return _decoded(source, chosen)
+            except UserError as error:
+                bad_examples.add(source.ids[chosen], str(error))
+                following = next(others, None)
+                if following is None:
+                    raise UserError(
+                        f"none of {len(source)} records can be used; the last: {error}"
+                    ) from error
+                chosen = following
+
+    return _in_graph(source, read, [index, counter])
+
+
+def _decoded(source: Source, index: int) -> _Decoded:
+    """Image, labels and image-level labels of a record, as `_read` gives them."""
     info = source.info
+    record = source.read(index)
+    image, labels = decode_record(record, info.num_classes)
+    image_labels = record.image_labels
+    if image_labels is None:
+        image_labels = np.full(len(info.image_classes), -1)
+    return image, labels, image_labels.astype(np.float32)
 
-    def read(position: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        record = source.read(int(position))
-        image, labels = decode_record(record, info.num_classes)
-        image_labels = record.image_labels
-        if image_labels is None:
-            image_labels = np.full(len(info.image_classes), -1)
-        return image, labels, image_labels.astype(np.float32)
 
-    image, labels, image_labels = tf.numpy_function(read, [index], (tf.uint8, tf.uint8, tf.float32))
+def _in_graph(
+    source: Source, read: Callable[..., _Decoded], inputs: list[tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Calls `read` inside a graph."""
+    image, labels, image_labels = tf.numpy_function(read, inputs, (tf.uint8, tf.uint8, tf.float32))
     return (
         tf.ensure_shape(image, [None, None, 3]),
         tf.ensure_shape(labels, [None, None]),
-        tf.ensure_shape(image_labels, [len(info.image_classes)]),
+        tf.ensure_shape(image_labels, [len(source.info.image_classes)]),
     )

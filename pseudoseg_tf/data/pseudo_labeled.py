@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 
+from pseudoseg_tf.data.decode import read_encoded
 from pseudoseg_tf.data.selection import Selection, without
 from pseudoseg_tf.data.specs import DatasetInfo, Record, Source
 from pseudoseg_tf.data.splits import check_disjoint
@@ -70,12 +71,16 @@ class PseudoLabeledSource:
           UserError: a file cannot be read any more.
         """
         record = self._source.read(index)
-        try:
-            with open(self._paths[index], "rb") as file:
-                mask = file.read()
-        except OSError as error:
-            raise UserError(f"{self._paths[index]}: cannot be read ({error.strerror})") from error
-        return Record(record.id, record.image, mask, record.image_labels)
+        path = self._paths[index]
+        # Without the encoding of other masks: these hold class ids.
+        return Record(
+            record.id,
+            record.image,
+            read_encoded(path),
+            record.image_labels,
+            image_name=record.image_name,
+            mask_name=path,
+        )
 
 
 class JoinedSource:

@@ -81,6 +81,36 @@ def without(source: Source, ids: Sequence[str]) -> Selection:
     return Selection(source, [k for k, record_id in enumerate(source.ids) if record_id not in excluded])
 
 
+class OfAnotherDataSet:
+    """The images of a source for a run with classes of its own; the masks only where both have the same classes.
+
+    Attributes:
+      info: the classes of the run.
+      ids: the id of each record, in order.
+      has_masks: whether every record carries a mask that the run can read.
+    """
+
+    def __init__(self, source: Source, info: DatasetInfo) -> None:
+        """Takes the source and the classes of the run."""
+        self._source = source
+        self._same_classes = source.info.class_names == info.class_names
+        self.info = info
+        self.ids: Sequence[str] = source.ids
+        self.has_masks = self._same_classes and source.has_masks
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def has_mask(self, index: int) -> bool:
+        """Returns whether record `index` carries such a mask."""
+        return self._same_classes and self._source.has_mask(index)
+
+    def read(self, index: int) -> Record:
+        """Returns record `index`, without a mask of other classes."""
+        record = self._source.read(index)
+        return record if self._same_classes else dataclasses.replace(record, mask=None)
+
+
 class ImageLabeled:
     """The records of a source with the image-level labels that a file gives them.
 

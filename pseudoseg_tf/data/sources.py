@@ -17,10 +17,22 @@ from pseudoseg_tf.data.coco_labels import read_coco_image_labels
 from pseudoseg_tf.data.decode import decode_mask
 from pseudoseg_tf.data.folder import Folder, FolderSource
 from pseudoseg_tf.data.pseudo_labeled import join_pseudo_labeled
-from pseudoseg_tf.data.selection import ImageLabeled, check_masks_are_there, select, without
+from pseudoseg_tf.data.selection import (
+    ImageLabeled,
+    OfAnotherDataSet,
+    check_masks_are_there,
+    select,
+    without,
+)
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, MaskEncoding, Source, voc_palette
 from pseudoseg_tf.data.splits import check_disjoint, check_unique, common_ids, read_ids, split_list
-from pseudoseg_tf.data.text import IMAGE_SUFFIXES, read_class_names, read_image_labels, read_palette
+from pseudoseg_tf.data.text import (
+    IMAGE_SUFFIXES,
+    read_category_classes,
+    read_class_names,
+    read_image_labels,
+    read_palette,
+)
 from pseudoseg_tf.errors import UserError
 
 # Masks of each list whose values are looked at before training; the others are checked as they are read.
@@ -57,17 +69,22 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
       mode: "supervised", "unlabeled" or "weakly"; says whether there are additional images, and whether they
         need image-level labels.
 
+    With `data.on_bad_example=skip`, what is wrong with one of the images and masks to learn from is left to training;
+    that masks are missing is not.
+
     Raises:
       UserError: the files do not fit together; the message names the first at fault.
     """
     info, open_one = opener(data)
-    labeled = open_one(data.labeled, "data.labeled", need_masks=True)
+    strict = data.on_bad_example == "fail"
+    labeled = open_one(data.labeled, "data.labeled", need_masks=True, check=strict)
+    check_masks_are_there(labeled, f"data.labeled={data.labeled}")
     val = open_one(data.val, "data.val", need_masks=True)
     check_disjoint(labeled.ids, "data.labeled", val.ids, "data.val")
-    for source, key in ((labeled, "data.labeled"), (val, "data.val")):
-        _check_masks(source, key)
+    _check_masks(labeled, "data.labeled", strict)
+    _check_masks(val, "data.val", True)
     if mode == "supervised" and data.pseudo_labels:
-        pool = open_one(data.unlabeled, "data.unlabeled", need_masks=False)
+        pool = open_one(data.unlabeled, "data.unlabeled", need_masks=False, check=strict)
         joined = join_pseudo_labeled(labeled, pool, val, data.pseudo_labels, data.repeat_labeled)
         note = (
             f"learns from {len(labeled)} labeled images, each {data.repeat_labeled} times an epoch, and "
@@ -76,7 +93,7 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
         return Sources(info, joined, None, val, (note,))
     if mode == "supervised":
         return Sources(info, labeled, None, val)
-    unlabeled = open_one(data.unlabeled, "data.unlabeled", need_masks=False)
+    unlabeled = open_one(data.unlabeled, "data.unlabeled", need_masks=False, check=strict)
     check_disjoint(unlabeled.ids, "data.unlabeled", val.ids, "data.val")
     notes = [pool_note(unlabeled.ids, labeled.ids, data.exclude_labeled)]
     if data.image_labels and mode != "weakly":
@@ -84,7 +101,7 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
     if data.exclude_labeled:
         unlabeled = without(unlabeled, labeled.ids)
     if mode == "weakly":
-        image_labels = image_labels_by_id(info, unlabeled.ids, data.image_labels)
+        image_labels = image_labels_by_id(info, unlabeled.ids, data.image_labels, data.category_classes)
         lacking = [record_id for k, record_id in enumerate(unlabeled.ids) if not unlabeled.has_mask(k)]
         notes += check_image_labels(unlabeled.ids, lacking, image_labels, data.image_labels)
         unlabeled = ImageLabeled(unlabeled, image_labels)
@@ -248,12 +265,27 @@ def _open_shards(
 
 
 def _tfds_opener(data: DataConfig) -> tuple[DatasetInfo, Opener]:
+    """Opens splits of `data.name`, those of `data.unlabeled` in the data set that is named for them, if one is."""
+    info, open_one = _builder_opener(data, data.name, "data.name")
+    if not data.unlabeled_name:
+        return info, open_one
+    _, open_other = _builder_opener(data, data.unlabeled_name, "data.unlabeled_name")
+
+    def open_either(value: str, key: str, /, *, need_masks: bool, check: bool = True) -> Source:
+        if key != "data.unlabeled":
+            return open_one(value, key, need_masks=need_masks, check=check)
+        return OfAnotherDataSet(open_other(value, key, need_masks=need_masks, check=check), info)
+
+    return info, open_either
+
+
+def _builder_opener(data: DataConfig, name: str, name_key: str) -> tuple[DatasetInfo, Opener]:
     """Opens a split, a published one by its name ("1_16/1"), or a list of ids: "SPLIT:FILE", "SPLIT:NAME"."""
     # Importing TFDS takes seconds; only those who use it should wait.
     from pseudoseg_tf.data.tfds_index import SplitIndexes
     from pseudoseg_tf.data.tfds_source import TFDSSource, open_builder
 
-    builder, info = open_builder(data.name, data.data_dir, data.manual_dir)
+    builder, info = open_builder(name, data.data_dir, data.manual_dir, name_key)
     info = _with_background(info, data)
     indexes = SplitIndexes(builder)
     names = split_catalog.split_names(info.name)
@@ -280,25 +312,34 @@ def _tfds_opener(data: DataConfig) -> tuple[DatasetInfo, Opener]:
     return info, open_one
 
 
-def _check_masks(source: Source, key: str) -> None:
-    """Decodes evenly spread masks; refuses bad values, and a list that shows nothing but background."""
+def _check_masks(source: Source, key: str, strict: bool) -> None:
+    """Decodes evenly spread masks; refuses bad values, if strict, and a list that shows nothing but background."""
     count = min(len(source), _MASKS_CHECKED)
     seen = np.zeros(256, bool)
+    usable = 0
     for position in range(count):
-        record = source.read(position * len(source) // count)
-        if record.mask is not None:  # Never None here: the source was asked for masks.
-            labels = decode_mask(record.mask, record.id, source.info.num_classes, record.encoding)
-            seen[labels] = True
-    check_objects(seen, count, key, source.info.has_background)
+        try:
+            record = source.read(position * len(source) // count)
+            assert record.mask is not None  # The source was asked for masks.
+            seen[decode_mask(record.mask, record.id, source.info.num_classes, record.encoding)] = True
+            usable += 1
+        except UserError:
+            if strict:
+                raise
+    if strict or usable:
+        check_objects(seen, usable, key, source.info.has_background)
 
 
-def image_labels_by_id(info: DatasetInfo, ids: Sequence[str], path: str) -> dict[str, np.ndarray]:
+def image_labels_by_id(
+    info: DatasetInfo, ids: Sequence[str], path: str, category_classes: str
+) -> dict[str, np.ndarray]:
     """What a CSV file or COCO's annotations say about images: multi-hot labels by id; {} without a file.
 
     Args:
       info: the classes.
       ids: of the images; annotations go by file name.
       path: the file, .json for annotations; "" for none.
+      category_classes: the file that says which class a category of annotations is; "": the one of its name.
 
     Raises:
       UserError: the file cannot be used, or two ids have the same file name.
@@ -307,7 +348,8 @@ def image_labels_by_id(info: DatasetInfo, ids: Sequence[str], path: str) -> dict
         return {}
     if not path.endswith(".json"):
         return read_image_labels(path, info.image_classes)
-    labels = read_coco_image_labels(path, info.image_classes)
+    classes = read_category_classes(category_classes, info.image_classes) if category_classes else None
+    labels = read_coco_image_labels(path, info.image_classes, classes)
     file_names = [posixpath.basename(record_id) for record_id in ids]
     check_unique(file_names, "data.image_labels: annotations go by file name, of which data.unlabeled")
     by_id = zip(ids, file_names, strict=True)

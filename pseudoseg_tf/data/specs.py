@@ -132,6 +132,7 @@ class Record:
       image_labels: float32, one for each of the info's `image_classes`: 1 where the class is in the image,
         else 0; None where image-level labels are not given.
       encoding: what the pixels of the mask mean.
+      image_name, mask_name: what error messages call the files; "": the id.
     """
 
     id: str
@@ -139,6 +140,8 @@ class Record:
     mask: bytes | None
     image_labels: np.ndarray | None
     encoding: MaskEncoding = CLASS_IDS
+    image_name: str = ""
+    mask_name: str = ""
 
 
 class Source(Protocol):

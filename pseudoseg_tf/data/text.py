@@ -7,14 +7,19 @@ import dataclasses
 import difflib
 import os
 import posixpath
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
 from pseudoseg_tf.data.specs import IGNORE_LABEL, Color, MaskEncoding
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import read_bytes
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+# A list of a million ids has some 30 MiB.
+_MAX_BYTES = 1 << 26
 
 
 def canonical_id(text: str) -> str:
@@ -34,20 +39,19 @@ def read_lines(path: str | os.PathLike[str], key: str) -> list[str]:
       Its lines without surrounding white space, blank lines included as "".
 
     Raises:
-      UserError: the path is empty, cannot be read, or the file is not UTF-8 text.
+      UserError: the path is empty or cannot be read, or the file is over 64 MiB or not UTF-8 text.
     """
     if not os.fspath(path):
         raise UserError(f"{key} is empty; it must name a text file")
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
-    except OSError as error:
-        raise UserError(f"{key}: {path} cannot be read ({error.strerror}); give a text file") from error
+        text = read_bytes(path, _MAX_BYTES).decode("utf-8-sig")
+    except UserError as error:
+        raise UserError(f"{key}: {error}; give a text file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{key}: {path} is not UTF-8 text; give a text file") from error
     if "\0" in text:
         raise UserError(f"{key}: {path} holds NUL characters; give a text file in UTF-8")
-    return [line.strip() for line in text.split("\n")]
+    return [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
 
 
 def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -121,7 +125,7 @@ def read_palette(path: str | os.PathLike[str], class_names: tuple[str, ...] = ()
             continue
         where = f"{key}: {path} line {number}"
         name, *values = line.rsplit(maxsplit=3)
-        if len(values) != 3 or not all(value.isdecimal() and int(value) <= 255 for value in values):
+        if len(values) != 3 or not all(map(_is_byte, values)):
             raise UserError(f"{where} is {line!r}; it needs a class name and three numbers from 0 to 255")
         red, green, blue = map(int, values)
         if name in colors:
@@ -148,6 +152,10 @@ def read_palette(path: str | os.PathLike[str], class_names: tuple[str, ...] = ()
     return Palette(names, tuple(colors.values()), ignore)
 
 
+def _is_byte(text: str) -> bool:
+    return bool(re.fullmatch("[0-9]{1,3}", text)) and int(text) <= 255
+
+
 def read_image_labels(path: str | os.PathLike[str], image_classes: Sequence[str]) -> dict[str, np.ndarray]:
     """Reads image-level labels from a CSV file of rows `id,name,name,...`, without a header row.
 
@@ -164,30 +172,81 @@ def read_image_labels(path: str | os.PathLike[str], image_classes: Sequence[str]
       UserError: the file cannot be read, a row has no id or that of an earlier row, or an unknown class.
     """
     labels: dict[str, np.ndarray] = {}
-    # Lines are parsed one by one, so that a stray quote spoils one row and not the rest of the file.
-    for number, line in enumerate(read_lines(path, "data.image_labels"), 1):
-        if not line:
-            continue
+    form = "id,name,name,..."
+    for number, cells in _csv_rows(path, "data.image_labels", form):
         where = f"data.image_labels: {path} line {number}"
-        try:
-            first, *names = (cell.strip() for cell in next(csv.reader([line])))
-        except csv.Error as error:
-            raise UserError(f"{where} is not a CSV row ({error}); a row is id,name,name,...") from error
+        first, *names = cells
         if not first:
-            raise UserError(f"{where} has no id; a row is id,name,name,...")
+            raise UserError(f"{where} has no id; a row is {form}")
         record_id = canonical_id(first)
         if record_id in labels:
             raise UserError(f"{where} repeats the id {record_id!r}; give all its classes in one row")
         present = np.zeros(len(image_classes), np.float32)
         for name in filter(None, names):
             if name not in image_classes:
+                header = not labels and not set(names) & set(image_classes)
                 raise UserError(
                     f"{where} names {name!r}, which is not a class of data.classes other than the "
                     f"background{nearest_hint(name, image_classes)}"
+                    + ("; if this is a header row, leave it out" if header else "")
                 )
             present[image_classes.index(name)] = 1
         labels[record_id] = present
     return labels
+
+
+def read_category_classes(path: str | os.PathLike[str], image_classes: Collection[str]) -> dict[str, str]:
+    """Reads which class each category of COCO's annotations is, from a CSV file of rows `category,class`.
+
+    Without a class behind the comma the category is none. The category `*` stands for all that have no row.
+
+    Args:
+      path: the file.
+      image_classes: names of the classes but the background, see `DatasetInfo.image_classes`.
+
+    Returns:
+      By category, the name of its class, or "".
+
+    Raises:
+      UserError: the file cannot be read, a row has another form, repeats a category or names an unknown class.
+    """
+    key, form = "data.category_classes", "category,class"
+    classes: dict[str, str] = {}
+    for number, cells in _csv_rows(path, key, form):
+        where = f"{key}: {path} line {number}"
+        if len(cells) != 2 or not cells[0]:
+            raise UserError(
+                f"{where} is {','.join(cells)!r}; a row is {form} (nothing behind the comma: no class)"
+            )
+        category, name = cells
+        if category in classes:
+            raise UserError(f"{where} repeats the category {category!r}; each may stand once")
+        if name and name not in image_classes:
+            raise UserError(
+                f"{where} names {name!r}, which is not a class of the data set other than the "
+                f"background{nearest_hint(name, image_classes)}"
+            )
+        classes[category] = name
+    return classes
+
+
+def _csv_rows(path: str | os.PathLike[str], key: str, form: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields the number and the cells, without surrounding white space, of each line that is not blank."""
+    # Lines are parsed one by one, so that a stray quote spoils one row and not the rest of the file.
+    for number, line in enumerate(read_lines(path, key), 1):
+        if not line:
+            continue
+        where = f"{key}: {path} line {number}"
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([line]))]
+        except csv.Error as error:
+            raise UserError(f"{where} is not a CSV row ({error}); a row is {form}") from error
+        separator = next(
+            (name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in cells[0]), ""
+        )
+        if len(cells) == 1 and separator:
+            raise UserError(f"{where} is {line!r}, with {separator}; a row is {form}, with commas")
+        yield number, cells
 
 
 def nearest_hint(word: str, known: Collection[str]) -> str:

@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 def open_builder(
-    name: str, data_dir: str, manual_dir: str = ""
+    name: str, data_dir: str, manual_dir: str = "", key: str = "data.name"
 ) -> tuple[tfds.core.DatasetBuilder, DatasetInfo]:
     """Finds a builder and prepares its files, as ArrayRecord, if they are not there.
 
@@ -31,12 +31,13 @@ def open_builder(
       data_dir: where its files are; "" is the TFDS default.
       manual_dir: where the unpacked archives are that it is prepared from, if it needs any; "" is the TFDS
         default, downloads/manual below `data_dir`.
+      key: the configuration key that names it, for error messages.
 
     Raises:
       UserError: an unknown name, files in a format without random access, features or metadata missing, or
         archives missing or damaged.
     """
-    where = f"data.name={name}"
+    where = f"{key}={name}"
     module = re.split(r"\W", name)[0]
     if module and _exists(f"pseudoseg_tf.datasets.{module}"):
         importlib.import_module(f"pseudoseg_tf.datasets.{module}")
@@ -116,6 +117,7 @@ class TFDSSource:
         self.ids = index.ids
         self._has_mask = index.has_mask
         self.has_masks = all(self._has_mask)
+        self._key = where
         self._where = f"{where}: {builder.data_dir}"
 
     def __len__(self) -> int:
@@ -138,7 +140,15 @@ class TFDSSource:
                 f"{self._where} holds {record_id!r} where its files *{IDS_SUFFIX} name {self.ids[index]!r}; "
                 "delete them, they will be made anew"
             )
-        return Record(record_id, features["image"], features["label"] or None, image_labels=None)
+        name = f"{record_id} ({self._key})"
+        return Record(
+            record_id,
+            features["image"],
+            features["label"] or None,
+            image_labels=None,
+            image_name=name,
+            mask_name=name,
+        )
 
 
 def _exists(module: str) -> bool:

@@ -1,6 +1,7 @@
 """Records from TFRecord shards with the feature keys of DeepLab's converters.
 
-A shard is read once from start to end to learn where its records lie; then any record is one seek away.
+A shard is read once from start to end to learn where its records lie; then any record is one seek away. Checksums
+are verified both times.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import io
 import struct
 from collections.abc import Iterator
 
+import google_crc32c
 import tensorflow as tf
 
-from pseudoseg_tf.data.decode import check_sizes
+from pseudoseg_tf.data.decode import MAX_FILE_BYTES, check_sizes
 from pseudoseg_tf.data.specs import CLASS_IDS, DatasetInfo, MaskEncoding, Record
 from pseudoseg_tf.data.splits import check_unique
 from pseudoseg_tf.data.text import canonical_id
@@ -26,16 +28,23 @@ _MASK = "image/segmentation/class/encoded"
 
 # Around the content of a record: its length (uint64) and masked CRC (uint32); a masked CRC of the content.
 _HEADER = struct.Struct("<QI")
-_FOOTER_BYTES = 4
+_FOOTER = struct.Struct("<I")
+
+# An image and its mask.
+_MAX_RECORD_BYTES = 2 * MAX_FILE_BYTES
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a record's content lies."""
+    """Where a record's content, with the checksum behind it, lies; records of a shard are counted from 1."""
 
     path: str
+    number: int
     offset: int
     length: int
+
+    def __str__(self) -> str:
+        return f"{self.path} record {self.number}"
 
 
 class TFRecordSource:
@@ -64,12 +73,13 @@ class TFRecordSource:
           patterns: file patterns such as "voc/train-*", several separated by commas.
           key: the configuration key that names them, for error messages.
           need_masks: whether a record without a mask is an error.
-          check: whether to look for such records and compare sizes now; else mistakes show when they are read.
+          check: whether to look for such records, damaged ones, and compare sizes now; else mistakes show when they
+            are read, and a record whose name cannot be read has its place as id.
           encoding: what the pixels of the masks mean.
 
         Raises:
-          UserError: no file fits; a shard is damaged or no TFRecord file; a record lacks its image, its name
-            or a mask that is needed; names repeat; or image and mask differ in size.
+          UserError: no file fits; a shard is cut off or no TFRecord file; a record is damaged, lacks its image, its
+            name or a mask that is needed; names repeat; or image and mask differ in size.
         """
         self.info = info
         self._encoding = encoding
@@ -80,15 +90,14 @@ class TFRecordSource:
         with Progress(len(paths), f"{key}: scanning shards") as progress:
             for path in paths:
                 for place, content in _scan(path):
-                    record = self._parse(content, place)
-                    if record.mask is None:
-                        if check and need_masks:
-                            raise UserError(
-                                f"{key}: {path} record {record.id!r} has no {_MASK}; it needs a mask"
-                            )
-                    elif check:
-                        image_name, mask_name = f"{path} image {record.id}", f"{path} mask {record.id}"
-                        check_sizes(io.BytesIO(record.image), image_name, io.BytesIO(record.mask), mask_name)
+                    try:
+                        record = self._parse(content, place)
+                        if check:
+                            _check_record(record, need_masks, key)
+                    except UserError:
+                        if check:
+                            raise
+                        record = Record(str(place), b"", b"", None)
                     self._has_mask.append(record.mask is not None)
                     self._places.append(place)
                     ids.append(record.id)
@@ -110,7 +119,7 @@ class TFRecordSource:
         """Returns record `index`.
 
         Raises:
-          UserError: the shard cannot be read any more, or changed.
+          UserError: the record is damaged, or the shard cannot be read any more.
         """
         place = self._places[index]
         try:
@@ -122,7 +131,10 @@ class TFRecordSource:
         return self._parse(content, place)
 
     def _parse(self, content: bytes, place: _Place) -> Record:
-        where = f"{place.path} record at byte {place.offset}"
+        where = f"{place} (at byte {place.offset})"
+        content, checksum = content[: -_FOOTER.size], content[-_FOOTER.size :]
+        if checksum != _FOOTER.pack(_masked_crc(content)):
+            raise UserError(f"{where} is damaged: its checksum is another; write the shard again")
         try:
             features = tf.train.Example.FromString(content).features.feature
         except Exception as error:  # The type of protobuf's DecodeError depends on its implementation.
@@ -134,7 +146,17 @@ class TFRecordSource:
             elif name != _MASK:
                 raise UserError(f"{where} has no {name}; it needs {_ID} and {_IMAGE} as bytes")
         record_id = canonical_id(values[_ID].decode("utf-8", "replace"))
-        return Record(record_id, values[_IMAGE], values.get(_MASK), None, self._encoding)
+        name = f"{record_id} ({place})"
+        return Record(record_id, values[_IMAGE], values.get(_MASK), None, self._encoding, name, name)
+
+
+def _check_record(record: Record, need_masks: bool, key: str) -> None:
+    """Refuses a record without the mask that it needs, and sizes that differ."""
+    if record.mask is not None:
+        names = f"image {record.image_name}", f"mask {record.mask_name}"
+        check_sizes(io.BytesIO(record.image), names[0], io.BytesIO(record.mask), names[1])
+    elif need_masks:
+        raise UserError(f"{key}: {record.image_name} has no {_MASK}; it needs a mask")
 
 
 def _expand(patterns: str, key: str) -> list[str]:
@@ -152,49 +174,39 @@ def _expand(patterns: str, key: str) -> list[str]:
 
 
 def _scan(path: str) -> Iterator[tuple[_Place, bytes]]:
-    """Yields place and content of each record of a shard; the checksum of each length is verified."""
-    offset = 0
+    """Yields place and content, with its checksum, of each record of a shard; that of each length is verified."""
+    offset = number = 0
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
             size = file.size()
             while header := file.read(_HEADER.size):
+                number += 1
                 if len(header) < _HEADER.size:
-                    raise _damaged(path, offset)
+                    raise _damaged(path, number, offset)
                 length, checksum = _HEADER.unpack(header)
-                end = offset + _HEADER.size + length + _FOOTER_BYTES
+                place = _Place(path, number, offset + _HEADER.size, length + _FOOTER.size)
+                end = place.offset + place.length
                 if checksum != _masked_crc(header[:8]) or end > size:
-                    raise _damaged(path, offset)
-                content = file.read(length + _FOOTER_BYTES)
-                yield _Place(path, offset + _HEADER.size, length), content[:length]
+                    raise _damaged(path, number, offset)
+                if length > _MAX_RECORD_BYTES:
+                    raise UserError(
+                        f"{place}: {length:,} bytes, at most {_MAX_RECORD_BYTES:,} are read; make it smaller"
+                    )
+                yield place, file.read(place.length)
                 offset = end
     except tf.errors.OpError as error:
         raise _unreadable(path, error) from error
 
 
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_CRC_TABLE = _crc_table()
-
-
 def _masked_crc(data: bytes) -> int:
-    """CRC-32C, rotated and shifted as the TFRecord format has it. For the few bytes of a length."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _CRC_TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
+    """CRC-32C, rotated and shifted as the TFRecord format has it."""
+    crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _damaged(path: str, offset: int) -> UserError:
+def _damaged(path: str, number: int, offset: int) -> UserError:
     return UserError(
-        f"{path}: not a TFRecord file, compressed, or cut off (at byte {offset}); "
+        f"{path}: not a TFRecord file, compressed, or cut off (record {number}, at byte {offset}); "
         "give uncompressed TFRecord shards and write this one again"
     )
 

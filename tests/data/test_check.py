@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,10 @@ from pseudoseg_tf.config_io import apply_overrides
 from pseudoseg_tf.data import check as check_module
 from pseudoseg_tf.data.check import check_data
 from pseudoseg_tf.data.findings import Findings, ListSummary, Report
+from pseudoseg_tf.data.mask_signs import rim_share
 from pseudoseg_tf.data.specs import voc_palette
+from pseudoseg_tf.datasets.coco_annotations import Annotations
+from pseudoseg_tf.datasets.coco_seg import OBJECT_NAMES
 from pseudoseg_tf.datasets.shapes_seg import ShapesSeg, ShapesSegConfig
 from pseudoseg_tf.errors import UserError
 from tests.folder import draw_folder, small_config
@@ -204,6 +208,82 @@ class TestLabelEncoding:
         (root / "classes.txt").write_text("\n".join([*names[1:], names[0]]) + "\n")
         expected = f"warning: the background is class 0 {names[1]!r}, but class {len(names) - 1} is named"
         assert any(line.startswith(expected) for line in found(report_on(root)))
+
+
+class TestEditedMasks:
+    """Masks that an image editor changed, and that still hold class ids only."""
+
+    @pytest.mark.parametrize("factor", [0.5, 0.7, 2.0])
+    @pytest.mark.parametrize("filtering", ["BILINEAR", "BICUBIC", "LANCZOS"])
+    def test_resized_with_interpolation(self, factor: float, filtering: str) -> None:
+        disks = drawn_disks(np.array([0, 5, 2]))
+        size = [round(factor * side) for side in disks.shape[::-1]]
+        assert rim_share(disks) == 0
+        resized = Image.fromarray(disks).resize(size, Image.Resampling[filtering])
+        assert 0.25 < rim_share(np.asarray(resized)) < 0.8
+        assert rim_share(np.asarray(Image.fromarray(disks).resize(size, Image.Resampling.NEAREST))) == 0
+
+    def test_colors_resized_and_brought_back_to_a_palette(self) -> None:
+        """Between black and teal lie green and blue, between others other classes: not in order of the ids."""
+        colors = np.array(voc_palette(21))
+        rgb = Image.fromarray(colors.astype(np.uint8)[drawn_disks(np.array([0, 15, 6]))])
+        small = np.asarray(rgb.resize((100, 100), Image.Resampling.BILINEAR)).astype(int)
+        nearest = ((small[:, :, None] - colors) ** 2).sum(axis=-1).argmin(axis=-1).astype(np.uint8)
+        assert set(np.unique(nearest)) > {0, 15, 6}
+        assert rim_share(nearest) > 0.125
+
+    def test_borders_of_ignored_pixels_are_no_rims(self) -> None:
+        disks = drawn_disks(np.array([0, 1, 2]))
+        edges = np.zeros(disks.shape, bool)
+        edges[1:] |= disks[1:] != disks[:-1]
+        edges[:, 1:] |= disks[:, 1:] != disks[:, :-1]
+        assert rim_share(np.where(edges, 255, disks).astype(np.uint8)) == 0
+
+    def test_too_few_to_tell(self) -> None:
+        labels = np.zeros((40, 40), np.uint8)
+        labels[:, 20], labels[:, 21:] = 1, 2
+        assert rim_share(labels[:29]) == 0
+        assert rim_share(labels[:30]) == pytest.approx(1 / 3)
+
+    def test_rims_are_reported(self, root: Path) -> None:
+        disks = Image.fromarray(drawn_disks(np.array([0, 2, 2])))
+        for name in ("images", "masks"):
+            disks.resize((75, 75), Image.Resampling.BILINEAR).save(root / name / "0.png")
+        lines = [line for line in found(report_on(root)) if "outlines" in line]
+        assert len(lines) == 1
+        assert re.fullmatch(
+            r"warning: mask 0 \(data.labeled\): on [3-6]\d % of its outlines a third class lies between two others, "
+            "one pixel thin, as resizing with interpolation makes it; resize masks by nearest neighbor",
+            lines[0],
+        )
+
+    def test_palettes_that_differ(self, root: Path) -> None:
+        colors = {"0": voc_palette(3), "1": voc_palette(3), "2": voc_palette(3)[::-1]}
+        for record_id, palette in colors.items():
+            image = Image.fromarray(mask(root, record_id))
+            image.putpalette([value for color in palette for value in color])
+            image.save(root / f"masks/{record_id}.png")
+        assert found(report_on(root)) == [
+            "warning: mask 2 (data.labeled): palette index 0 has the color 0 128 0, but 0 0 0 in mask 0 "
+            "(data.labeled); palette indices are the class ids: if an editor numbered the colors anew, save the mask "
+            "in the palette of the others, or as RGB with data.palette"
+        ]
+
+    def test_a_grey_palette_beside_a_colored_one(self, root: Path) -> None:
+        for record_id, palette in {"0": voc_palette(3), "1": [(level,) * 3 for level in range(3)]}.items():
+            image = Image.fromarray(mask(root, record_id))
+            image.putpalette([value for color in palette for value in color])
+            image.save(root / f"masks/{record_id}.png")
+        assert found(report_on(root)) == []
+
+
+def drawn_disks(ids: np.ndarray) -> np.ndarray:
+    """uint8 [200, 200]: a disk of each of the last two ids on the first."""
+    rows, columns = np.mgrid[:200, :200]
+    labels = np.full((200, 200), ids[0], np.uint8)
+    labels[(rows - 70) ** 2 + (columns - 70) ** 2 < 50**2] = ids[1]
+    labels[(rows - 130) ** 2 + (columns - 140) ** 2 < 45**2] = ids[2]
+    return labels
 
 
 class TestLists:
@@ -545,6 +625,25 @@ class TestRealFiles:
             ]
         assert len(lines["labelIds"]) == 1 and lines["labelTrainIds"] == []
         assert lines["labelIds"][0].endswith("(Cityscapes: take the labelTrainIds files, not labelIds)")
+
+    def test_no_rims(self, shared_dir: Path) -> None:
+        """Of masks as they are published, or shrunk by nearest neighbor."""
+        data = shared_dir / "data"
+        paths = [
+            *sorted((data / "voc12_subset/masks").glob("*.png"))[::8],
+            *sorted((data / "voc12_devkit_sample").rglob("SegmentationClass*/*.png")),
+            *sorted((data / "cityscapes_sample").rglob("*_label*.png")),
+        ]
+        assert len(paths) > 400
+        for path in paths:
+            with Image.open(path) as image:
+                labels = np.asarray(image)
+                half = np.asarray(image.resize([side // 2 for side in image.size], Image.Resampling.NEAREST))
+            assert rim_share(labels) == rim_share(half) == 0, path
+        path = data / "coco_sample/annotations/instances_val2017.json"
+        annotations = Annotations(path, OBJECT_NAMES, lambda name: 1 + OBJECT_NAMES.index(name))
+        for name in annotations.file_names:
+            assert rim_share(annotations.labels(name)) == 0, name
 
     def test_devkit_masks_read_as_colors_and_saved(self, shared_dir: Path, tmp_path: Path) -> None:
         """What happens to VOC's palette masks in tools that open everything as RGB."""

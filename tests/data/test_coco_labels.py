@@ -100,9 +100,13 @@ def setting(*place: str | int, value: Any) -> Callable[[Any], None]:
         ),
         (
             setting("annotations", 0, "category_id", value=19),
-            r": category 'horse' is not a class of the data set other than the background$",
+            r": category 'horse' is not a class of the data set other than the background; say in "
+            r"data.category_classes, a file of rows category,class, which class each is, if any$",
         ),
-        (setting("categories", 1, "name", value="dogs"), r": category 'dogs' .* \(did you mean 'dog'\?\)$"),
+        (
+            setting("categories", 1, "name", value="dogs"),
+            r": category 'dogs' .* \(did you mean 'dog'\?\); say in data",
+        ),
         (setting("annotations", 0, "category_id", value=20), r": category 'background' is not a class"),
     ],
 )
@@ -132,6 +136,26 @@ def test_no_json(tmp_path: Path, content: bytes, message: str, monkeypatch: pyte
     with pytest.raises(UserError, match=rf"^data.image_labels: {path}{message}") as error:
         read_coco_image_labels(path, NAMES)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        ({"dogs": "dog"}, {"dog"}),
+        ({"dogs": ""}, set()),
+        ({"*": ""}, set()),
+        ({"dogs": "cat", "*": "dog"}, {"cat"}),
+    ],
+)
+def test_categories_called_otherwise(tmp_path: Path, classes: dict[str, str], expected: set[str]) -> None:
+    content = annotations()
+    dogs = content["categories"][1]["id"]
+    content["categories"][1]["name"] = "dogs"
+    image = content["images"][0]
+    content["annotations"] = [{"image_id": image["id"], "category_id": dogs, "iscrowd": 0}]
+    labels = read_coco_image_labels(write(tmp_path, content), NAMES, classes)
+    shown = labels[Path(image["file_name"]).stem]
+    assert {NAMES[index] for index in np.flatnonzero(shown)} == expected
 
 
 def test_missing_file() -> None:

@@ -240,7 +240,7 @@ def test_evaluation_view_pads_bottom_and_right():
 
 @pytest.fixture(scope="module")
 def reference(shared_dir):
-    return np.load(shared_dir / "reference/A/augment.npz")
+    return np.load(shared_dir / "reference/A/augment.npz", allow_pickle=False)
 
 
 @pytest.mark.needs_shared

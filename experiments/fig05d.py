@@ -1,4 +1,4 @@
-"""How sharp the pseudo label should be (a panel of Figure 5)."""
+"""Figure 5d: how sharp the pseudo label should be."""
 
 from pseudoseg_tf.experiments.definition import AT_92_LABELS, VOC_1_16, Experiment, Row
 
@@ -11,5 +11,5 @@ EXPERIMENT = Experiment(
         Row(f"T-{temperature}", "voc12", (*VOC_1_16, f"pseudo.temperature={temperature}"), paper)
         for temperature, paper in PAPER.items()
     ),
-    sources=(AT_92_LABELS, "no source at hand gives the other numbers or the letter of the panel"),
+    sources=(AT_92_LABELS, "no source at hand gives the other numbers"),
 )
