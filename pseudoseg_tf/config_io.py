@@ -206,6 +206,10 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "data.seed", data.seed >= 0, natural
 
     yield "train.steps", train.steps > 0, positive
+    yield "train.accumulate", train.accumulate > 0, positive
+    for name in ("batch_labeled", *(["batch_unlabeled"] if train.mode != "supervised" else [])):
+        divides = train.accumulate > 0 and getattr(data, name) % train.accumulate == 0
+        yield f"data.{name}", divides, f"a multiple of train.accumulate ({train.accumulate})"
     yield "train.learning_rate", train.learning_rate > 0, positive
     yield "train.momentum", 0 <= train.momentum < 1, "0 or greater, and less than 1"
     part = "greater than 0 and at most 1"

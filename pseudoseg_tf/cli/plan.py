@@ -136,7 +136,7 @@ def _work(multiply_accumulates: int, passes_of_the_run: int, teraflops: float | 
 def _memory(config: Config, activation_bytes: int, checkpoint_megabytes: float, model: PseudoSegModel) -> str:
     images = images_with_backward(config)
     gradients = 4e-6 * sum(v.shape.num_elements() for v in model.trainable_variables)
-    bytes_each = activation_bytes / (2 if config.runtime.precision == "bfloat16" else 1)
+    bytes_each = activation_bytes / (1 if config.runtime.precision == "float32" else 2)
     return (
         f"memory: about {images * bytes_each / 1e9:.3g} GB for the activations of {images} images with a backward "
         f"pass, over all devices, and {checkpoint_megabytes + gradients:.0f} MB on each for weights, gradients and "
