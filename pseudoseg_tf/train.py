@@ -94,9 +94,7 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
         sources.info,
         len(sources.val),
         strategy,
-        config.data.eval_size,
-        config.data.eval_scales,
-        config.data.eval_flip,
+        config.data,
     )
     controller = orbit.Controller(
         trainer=trainer,
