@@ -143,9 +143,7 @@ class _Run:
             sources.info,
             len(sources.val),
             strategy,
-            config.data.eval_size,
-            config.data.eval_scales,
-            config.data.eval_flip,
+            config.data,
         )
         self._panel = (
             _Panel(config, model, sources, workers.own_dir, self._bad_examples)
