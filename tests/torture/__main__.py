@@ -69,6 +69,10 @@ class Process:
         """How many console lines of steps have come."""
         return sum(line.startswith("step ") and "total" in line for line in self.lines)
 
+    def line_of_stop(self) -> str:
+        """What the program said of the signal that stopped it; "" if it said nothing."""
+        return next((line for line in self.lines if line.startswith("stopped by ")), "")
+
     def end(self, number: signal.Signals | None = None) -> int:
         """Sends a signal, if one is given, and waits for the end; returns the exit status."""
         if number is not None and self.process.poll() is None:
@@ -180,10 +184,9 @@ class Torture:
             process.wait_for(lambda process=process, lines=lines: process.steps_said() >= lines)
             time.sleep(self.random.uniform(0, 0.3))
             status = process.end((signal.SIGTERM, signal.SIGINT)[number % 2])
-            last = process.lines[-1]
-            if status != 0 or not last.startswith("stopped by SIG"):
-                raise Failure(f"status {status}: {last}")
-            at.append(last.split()[5])
+            if status != 0 or not process.line_of_stop():
+                raise Failure(f"status {status}: {process.lines[-1]}")
+            at.append(process.line_of_stop().split()[5])
         self.finish(run_dir)
         compare(run_dir, self.work / "alone")
         return f"status 0 each time, after steps {', '.join(at)}"
@@ -224,8 +227,9 @@ class Torture:
         workers = self._start_workers(stopped, *overrides)
         workers[0].wait_for(lambda: workers[0].steps_said() >= 2)
         statuses = [workers[1].end(signal.SIGTERM), workers[0].end()]
-        steps = {process.lines[-1].partition(" after ")[2].partition(",")[0] for process in workers}
-        if statuses != [0, 0] or len(steps) != 1:
+        said = [process.line_of_stop() for process in workers]
+        steps = {line.partition(" after ")[2].partition(",")[0] for line in said}
+        if statuses != [0, 0] or not all(said) or len(steps) != 1:
             raise Failure(f"status {statuses}: " + "; ".join(process.lines[-1] for process in workers))
         for process in self._start_workers(stopped, *overrides):
             if process.end() != 0:
@@ -248,7 +252,8 @@ class Torture:
     def nan_fails(self) -> str:
         run_dir = self.work / "nan_fails"
         process = self.start(run_dir, environment=self._spoiled())
-        status, last = process.end(), process.lines[-1]
+        status = process.end()
+        last = next((line for line in process.lines if line.startswith("error: ")), "")
         if status != 2 or f"is not finite at step {NAN_STEP} (" not in last:
             raise Failure(f"status {status}: {last}")
         # As far as there was a checkpoint, all is as it was.
