@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow test-reference lint types bench learning-curve torture clean
+.PHONY: demo test fuzz test-slow test-docs test-reference lint types docs bench learning-curve torture clean
 
 demo: .venv/.installed
 	$(BIN)/python -m pseudoseg_tf.demo
@@ -14,10 +14,19 @@ test: .venv/.installed
 test-slow: .venv/.installed
 	$(PYTEST) -n 2 -m "slow or not slow"
 
+# The tutorial, command by command as it stands.
+test-docs: .venv/.installed
+	$(PYTEST) -m "slow or not slow" tests/test_docs.py tests/test_tutorial.py
+
 # Where the reference's numbers are.
 SHARED ?= ../shared
 test-reference: .venv/.installed
 	$(BIN)/python -m tests.reference.compare --dir=$(SHARED)/reference/A
+
+# Seconds for each of the readers.
+FUZZ_SECONDS ?= 600
+fuzz: .venv/.installed
+	$(BIN)/python -m tests.fuzzing --seconds=$(FUZZ_SECONDS) --shared=$(SHARED)
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
@@ -25,6 +34,13 @@ lint: .venv/.installed
 
 types: .venv/.installed
 	$(BIN)/mypy
+
+# The reference of all keys, and the pages of the Python functions; anything that pdoc warns of is an error.
+docs: .venv/.installed
+	mkdir -p build
+	$(BIN)/python -m pseudoseg_tf.config_reference > build/configuration.md
+	mv build/configuration.md docs/configuration.md
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -W error::UserWarning -m pdoc --docformat google --output-directory build/api pseudoseg_tf
 
 # Where the learning curve finds its images and first weights.
 DATA ?= ../shared/data/voc12_subset

@@ -37,7 +37,7 @@ setup(
         "tf-keras>=2.20,<2.21",
         "tf-models-official>=2.20,<2.21",
     ],
-    extras_require={"dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff"]},
+    extras_require={"dev": ["hypothesis", "mypy", "pdoc", "pytest", "pytest-xdist", "ruff"]},
     entry_points={
         "console_scripts": [
             f"pseudoseg-{program.replace('_', '-')} = pseudoseg_tf.cli.{program}:run"
@@ -52,6 +52,8 @@ setup(
                 "calibrate",
                 "self_train",
                 "experiment",
+                "report",
+                "inspect",
             )
         ]
     },

@@ -140,6 +140,11 @@ class DataConfig:
     eval_scales: tuple[float, ...] = (1.0,)
     # They also average over each image and its mirror image, left to right: twice the time.
     eval_flip: bool = False
+    # They also predict window by window (height, width), each 16k+1, and average the probabilities where windows
+    # overlap; 0,0: the whole canvas at once.
+    eval_window: tuple[int, int] = (0, 0)
+    # Overlap of neighboring windows, as part of a window; from 0 to 0.95.
+    eval_overlap: float = 0.25
     # Pixel-labeled images per step, over all replicas.
     batch_labeled: int = 8
     # Additional images per step, over all replicas (not read in supervised mode).

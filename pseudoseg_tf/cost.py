@@ -55,6 +55,12 @@ def parts_of_batch(config: Config, reference: Config) -> int | None:
     return None
 
 
+def images_per_step(config: Config) -> int:
+    """How many images a step reads."""
+    additional = 0 if config.train.mode == "supervised" else config.data.batch_unlabeled
+    return config.data.batch_labeled + additional
+
+
 def scaled_schedule(config: Config, reference: Config) -> tuple[float, int]:
     """The learning rate and the steps of ``reference``, scaled to the labeled batch of ``config``.
 

@@ -23,14 +23,15 @@ from pseudoseg_tf.checkpoint_files import Checkpoints, checkpoint_prefixes
 from pseudoseg_tf.config import Config, RuntimeConfig, TrainConfig
 from pseudoseg_tf.data import color, pipeline
 from pseudoseg_tf.data.bad_examples import BadExamples
+from pseudoseg_tf.data.decode import decode_record
 from pseudoseg_tf.data.sources import Sources, open_sources
-from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo
+from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, Source
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import Evaluator
 from pseudoseg_tf.files import write_json
 from pseudoseg_tf.finite_watch import FiniteWatch, NonFiniteStep
-from pseudoseg_tf.interruption import Interrupted, StopSignals
-from pseudoseg_tf.metrics import SegmentationMetrics
+from pseudoseg_tf.interruption import STOPPED, Interrupted, StopSignals
+from pseudoseg_tf.metrics import Reliability, SegmentationMetrics
 from pseudoseg_tf.nn.layers import resize_mask
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.optim import (
@@ -43,6 +44,7 @@ from pseudoseg_tf.optim import (
     ramp_up,
 )
 from pseudoseg_tf.records import Console, JsonLines, Log
+from pseudoseg_tf.reliability_diagram import reliability_figure
 from pseudoseg_tf.run_lock import claimed
 from pseudoseg_tf.summaries import forget_after
 from pseudoseg_tf.workers import Workers
@@ -142,9 +144,7 @@ class _Run:
             sources.info,
             len(sources.val),
             strategy,
-            config.data.eval_size,
-            config.data.eval_scales,
-            config.data.eval_flip,
+            config.data,
         )
         self._panel = (
             _Panel(config, model, sources, workers.own_dir, self._bad_examples)
@@ -214,17 +214,20 @@ class _Run:
             self._evaluate_and_save(done)
         while done < end:
             if self._workers.several and self._workers.any(bool(self._signals.received)):
-                raise Interrupted(f"stopped by {self._signals.received or 'a signal to another worker'}")
+                raise Interrupted(f"{STOPPED} {self._signals.received or 'a signal to another worker'}")
             intervals = (every.log_every, every.evaluate_every, every.checkpoint_every, every.pictures_every)
             done = min(end, *(_next_multiple(done, interval) for interval in intervals))
             with _without_output():
                 self._controller.train(done, checkpoint_at_completion=False)
-            self._console.write(done, self.trainer.averages)
+            rate = self._console.write(done, self.trainer.averages)
+            if rate is not None:
+                with self._controller.summary_manager.summary_writer().as_default():
+                    tf.summary.scalar("images_per_second", rate, step=done)
             if self._bad_examples:
                 self._bad_examples.report(self._log)
-            self.trainer.begin_interval()
             if self._panel and (done % every.pictures_every == 0 or done == end):
-                self._panel.write(done, self._controller.summary_manager)
+                self._panel.write(done, self.trainer.reliability, self._controller.summary_manager)
+            self.trainer.begin_interval()
             self._evaluate_and_save(done)
         entries = self._history.entries
         return {"last": entries[-1], "best": max(entries, key=lambda entry: entry["miou"])}
@@ -343,9 +346,10 @@ def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
                 f"runtime.threads: found {runtime.threads}, but TensorFlow already runs in this process with "
                 "another number; set it before anything else uses TensorFlow"
             ) from error
-    gpus = tf.config.list_logical_devices("GPU")
     if runtime.strategy == "multi_worker":
+        # Before anything asks for the devices: it is what makes them.
         return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
     if runtime.strategy == "tpu":
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(runtime.tpu or None)
         return tf.distribute.TPUStrategy(resolver)
@@ -566,6 +570,15 @@ class Trainer(orbit.StandardTrainer):
         self.averages = result
         return result
 
+    @property
+    def reliability(self) -> dict[str, Reliability]:
+        """How confidence and accuracy of the maps agreed since ``begin_interval``, where ``averages`` has their ECE."""
+        return {
+            name: metrics.reliability()
+            for name, metrics in self._pseudo_metrics.items()
+            if not metrics.is_empty()
+        }
+
     def _prepared(self, step: Callable[..., None]) -> Callable[..., None]:
         """A part of ``train_step`` as the replicas run it."""
         # AutoGraph has nothing to convert in a step, and takes as long as tracing it.
@@ -754,10 +767,17 @@ class _Panel:
         dataset = pipeline.training_dataset(sources, data, config.train.mode, 0, bad_examples=bad_examples)
         batch = next(iter(dataset))
         self._examples = batch["unlabeled"]
+        assert sources.unlabeled is not None
+        ids = pipeline.example_ids(sources.unlabeled, data, "unlabeled", 0)
+        self._images = [_image_or_white(sources.unlabeled, record_id) for record_id in ids]
 
-    def write(self, step: int, summaries: orbit.utils.SummaryManager) -> None:
+    def write(
+        self, step: int, reliability: Mapping[str, Reliability], summaries: orbit.utils.SummaryManager
+    ) -> None:
+        """Draws the panel of ``step`` and, where masks are known, reliability diagrams of the maps."""
         additional, branch = self._pseudo_labels()
         picture = visualize.pseudo_label_panel(
+            images=self._images,
             weak=self._pixels(additional["weak"]),
             strong=self._pixels(additional["strong"]),
             cam=branch.cam.numpy(),
@@ -772,8 +792,11 @@ class _Panel:
         visualize.save_image(os.path.join(self._directory, f"step-{step:08d}.png"), picture)
         with summaries.summary_writer().as_default():
             tf.summary.image("pseudo_labels", picture[np.newaxis], step=step)
+            if reliability:
+                diagrams = visualize.figure_pixels(reliability_figure(reliability))
+                tf.summary.image("reliability", diagrams[np.newaxis], step=step)
 
-    @tf.function
+    @tf.function(autograph=False)
     def _pseudo_labels(self) -> tuple[steps.AdditionalBatch, steps.WeakBranch]:
         additional = additional_batch(self._model, self._examples, self._config.data.cutout)
         features = self._model.features(additional["weak"], training=False)
@@ -791,3 +814,11 @@ class _Panel:
     def _pixels(self, normalized: tf.Tensor) -> np.ndarray:
         """Normalized images back to uint8."""
         return np.clip(self._model.denormalize(normalized).numpy(), 0, 255).astype(np.uint8)
+
+
+def _image_or_white(source: Source, record_id: str) -> np.ndarray:
+    """The image of a record, uint8 [h, w, 3]; white if it cannot be used, so that the views are those of another."""
+    try:
+        return decode_record(source.read(source.ids.index(record_id)), source.info.num_classes)[0]
+    except UserError:
+        return np.full([1, 1, 3], 255, np.uint8)

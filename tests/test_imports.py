@@ -23,7 +23,21 @@ LAYERS = [
     ["cost", "experiments", "files", "run_lock", "summaries", "workers", "data.specs"],
     ["records"],
     ["config_io", "data", "nn"],
-    ["checkpoint_files", "losses", "metrics", "optim", "presets", "pseudo_label", "visualize", "check_page"],
+    [
+        "checkpoint_files",
+        "losses",
+        "metrics",
+        "optim",
+        "presets",
+        "pseudo_label",
+        "visualize",
+        "page",
+        "check_page",
+        "curves",
+        "model_summary",
+        "batch_picture",
+        "config_reference",
+    ],
     [
         "accumulation",
         "checkpoint",
@@ -35,6 +49,8 @@ LAYERS = [
     ],
     ["closeups", "comparison", "convert", "evaluate", "export", "folder_comparison", "inference", "train"],
     ["calibration", "self_training"],
+    ["run_report"],
+    ["report_page"],
     ["budgets", "experiment_catalog", "experiment_report"],
     ["cli", "demo"],
 ]
@@ -136,7 +152,7 @@ def test_data_set_definitions_stand_alone(path: Path) -> None:
 
 PROGRAMS = (
     *("train", "evaluate", "export", "predict", "convert", "check_data", "make_split", "calibrate"),
-    *("self_train", "experiment"),
+    *("self_train", "experiment", "report", "inspect"),
 )
 
 
