@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow test-docs test-reference lint types docs bench torture clean
+.PHONY: demo test fuzz test-slow test-docs test-reference lint types docs bench torture clean
 
 demo: .venv/.installed
 	$(BIN)/python -m pseudoseg_tf.demo
@@ -22,6 +22,11 @@ test-docs: .venv/.installed
 SHARED ?= ../shared
 test-reference: .venv/.installed
 	$(BIN)/python -m tests.reference.compare --dir=$(SHARED)/reference/A
+
+# Seconds for each of the readers.
+FUZZ_SECONDS ?= 600
+fuzz: .venv/.installed
+	$(BIN)/python -m tests.fuzzing --seconds=$(FUZZ_SECONDS) --shared=$(SHARED)
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -15,6 +15,9 @@ from pseudoseg_tf.errors import UserError
 
 from .segmentation import SegmentationBuilder
 
+# COCO's largest file of annotations has 448 MiB.
+_MAX_BYTES = 1 << 30
+
 
 @dataclasses.dataclass(eq=False)
 class PublishedConfig(tfds.core.BuilderConfig):
@@ -112,9 +115,11 @@ def read_bytes(path: Path) -> bytes:
     """Returns the content of a file.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: it cannot be read, or is over 1 GiB.
     """
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(f"{path}: more than 1 GiB; unpack the archive that holds it again")
         return path.read_bytes()
     except OSError as error:
         raise UserError(

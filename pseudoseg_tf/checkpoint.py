@@ -140,7 +140,8 @@ def _read_arrays(weights: str) -> Mapping[str, np.ndarray]:
     weights = _existing_file(weights)
     try:
         if weights.endswith(".npz"):
-            with np.load(weights, allow_pickle=False) as file:
+            # Opened here, since numpy leaves a damaged file open.
+            with open(weights, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 _check_array_bytes(sum(info.file_size for info in file.zip.infolist()))
                 return {name: file[name] for name in file.files}
         arrays = {}

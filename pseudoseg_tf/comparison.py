@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.interruption import STOPPED
 from pseudoseg_tf.progress import Progress
 
 # Seconds between two looks at the running processes.
@@ -111,10 +112,11 @@ def _log_file(run: Run, root: str | os.PathLike[str]) -> str:
 
 
 def _check(returncode: int, run: Run, root: str | os.PathLike[str]) -> None:
-    if returncode:
-        path = _log_file(run, root)
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-        raise UserError(f"{run.row}, seed {run.seed}: {lines[-1] if lines else 'failed'} (log: {path})")
+    path = _log_file(run, root)
+    last = (Path(path).read_text(encoding="utf-8", errors="replace").splitlines() or ["failed"])[-1]
+    # A run that a signal has stopped ends with status 0.
+    if returncode or last.startswith(STOPPED):
+        raise UserError(f"{run.row}, seed {run.seed}: {last} (log: {path})")
 
 
 def is_done(run_dir: Path, steps: int) -> bool:

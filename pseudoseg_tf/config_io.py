@@ -33,8 +33,6 @@ _FREE_ON_RESUME = (
 # Of these one is part of what the weights depend on.
 _NOT_FREE = "runtime.deterministic"
 
-_ALLOWED_SCALES = "one or more factors, each greater than 0 and at most 4, such as 0.5,1,1.5"
-
 # Steps, sizes and seeds all end in signed 32-bit numbers somewhere in TensorFlow.
 _MAX_WHOLE = 2**31 - 1
 
@@ -103,17 +101,20 @@ def flatten(config: Config) -> dict[str, Any]:
     return {f"{group}.{name}": value for group in groups for name, value in groups[group].items()}
 
 
-def parse_scales(flag: str, text: str) -> tuple[float, ...]:
-    """Reads a value of ``data.eval_scales`` that was given as the value of a command-line flag.
+def read_flag(flag: str, key: str, text: str) -> Any:
+    """Reads the value of a command-line flag that stands in for a key.
 
     Raises:
-      UserError: naming ``flag``, if ``validate`` would refuse the value.
+      UserError: naming ``flag``, if ``validate`` would refuse the value as that of ``key``.
     """
-    kind = _kind_of("data.eval_scales")
-    scales = _checked(flag, kind, _read(kind, text))
-    if not _are_scales(scales):
-        raise UserError(f"{flag}: found {text!r}, must be {_ALLOWED_SCALES}")
-    return scales
+    kind = _kind_of(key)
+    value = _checked(flag, kind, _read(kind, text))
+    group, _, name = key.partition(".")
+    changed = dataclasses.replace(getattr(Config(), group), **{name: value})
+    for ruled, holds, allowed in _rules(dataclasses.replace(Config(), **{group: changed})):
+        if ruled == key and not holds:
+            raise UserError(f"{flag}: found {text!r}, must be {allowed}")
+    return value
 
 
 def validate(config: Config) -> None:
@@ -193,7 +194,14 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "data.eval_size", eval_fits, f"0,0 (each image at its own size) or {_allowed_sizes(data.eval_size)}"
     yield "data.eval_batch", data.eval_batch > 0, positive
     yield "data.eval_batch", not whole or data.eval_batch == 1, "1 when data.eval_size is 0,0"
-    yield "data.eval_scales", _are_scales(data.eval_scales), _ALLOWED_SCALES
+    are_scales = bool(data.eval_scales) and all(0 < scale <= 4 for scale in data.eval_scales)
+    allowed = "one or more factors, each greater than 0 and at most 4, such as 0.5,1,1.5"
+    yield "data.eval_scales", are_scales, allowed
+    window_fits = data.eval_window == (0, 0) or all(_fits_stride(size) for size in data.eval_window)
+    allowed = f"0,0 (no windows) or {_allowed_sizes(data.eval_window)}"
+    yield "data.eval_window", window_fits, allowed
+    # At most 400 windows where there would be one: a mistaken 0.999 would run for days.
+    yield "data.eval_overlap", 0 <= data.eval_overlap <= 0.95, "from 0 to 0.95"
     yield "data.batch_labeled", data.batch_labeled > 0, positive
     yield "data.batch_unlabeled", data.batch_unlabeled > 0, positive
     yield "data.min_scale", data.min_scale > 0, positive
@@ -206,6 +214,10 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "data.seed", data.seed >= 0, natural
 
     yield "train.steps", train.steps > 0, positive
+    yield "train.accumulate", train.accumulate > 0, positive
+    for name in ("batch_labeled", *(["batch_unlabeled"] if train.mode != "supervised" else [])):
+        divides = train.accumulate > 0 and getattr(data, name) % train.accumulate == 0
+        yield f"data.{name}", divides, f"a multiple of train.accumulate ({train.accumulate})"
     yield "train.learning_rate", train.learning_rate > 0, positive
     yield "train.momentum", 0 <= train.momentum < 1, "0 or greater, and less than 1"
     part = "greater than 0 and at most 1"
@@ -296,10 +308,6 @@ def has_keras_names(weights: str) -> bool:
 
 def _fits_stride(size: int) -> bool:
     return size > 16 and size % 16 == 1
-
-
-def _are_scales(scales: Sequence[float]) -> bool:
-    return bool(scales) and all(0 < scale <= 4 for scale in scales)
 
 
 def _allowed_sizes(sizes: tuple[int, int]) -> str:
@@ -404,15 +412,19 @@ def difference_table(configs: Mapping[str, Config]) -> list[list[str]]:
 
 
 def load_for_evaluation(
-    run_dir: str | os.PathLike[str], scales: Sequence[float] | None = None, flip: bool | None = None
+    run_dir: str | os.PathLike[str],
+    scales: Sequence[float] | None = None,
+    flip: bool | None = None,
+    window: tuple[int, int] | None = None,
+    overlap: float | None = None,
 ) -> Config:
-    """As :func:`load`, with ``data.eval_scales`` and ``data.eval_flip`` replaced where a value is given.
+    """As :func:`load`, with the key ``data.eval_`` of each name replaced where a value is given.
 
     Raises:
       UserError: as ``load``, or a given value is not allowed.
     """
     values = to_dict(load(run_dir))
-    given = {"eval_scales": scales, "eval_flip": flip}
+    given = {"eval_scales": scales, "eval_flip": flip, "eval_window": window, "eval_overlap": overlap}
     values["data"] |= {name: value for name, value in given.items() if value is not None}
     config = from_dict(values)
     validate(config)

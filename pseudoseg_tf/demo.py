@@ -103,6 +103,7 @@ def _export_and_predict(out: Path) -> None:
     import numpy as np
 
     from pseudoseg_tf.data.decode import decode_record
+    from pseudoseg_tf.data.pseudo_labeled import mask_path
     from pseudoseg_tf.data.sources import open_sources
     from pseudoseg_tf.export import export
     from pseudoseg_tf.inference import Predictor
@@ -122,12 +123,13 @@ def _export_and_predict(out: Path) -> None:
     for index in range(_PICTURES):
         record = val.read(index)
         image, labels = decode_record(record, val.info.num_classes)
-        save_image(out / "images" / f"{record.id}.png", image)
+        save_image(mask_path(out / "images", record.id), image)
         predicted = {row: predictor(image).labels for row, predictor in predictors.items()}
-        save_palette_png(out / "predictions" / f"{record.id}.png", predicted["pseudoseg"], palette)
+        save_palette_png(mask_path(out / "predictions", record.id), predicted["pseudoseg"], palette)
         shown = {"ground truth": labels, **predicted}
         overlays = {name: overlay(image, each, palette) for name, each in shown.items()}
-        save_image(out / "predictions" / f"{record.id}_overlay.jpg", overlays["pseudoseg"])
+        overlay_path = mask_path(out / "predictions", record.id, "_overlay.jpg")
+        save_image(overlay_path, overlays["pseudoseg"])
         for name, picture in {"image": image, **overlays}.items():
             columns[name].append(picture)
     legend = class_legend(np.arange(1, val.info.num_classes, dtype=np.uint8), palette, val.info.class_names)

@@ -22,6 +22,8 @@ def export(
     checkpoint: str = "best",
     scales: Sequence[float] | None = None,
     flip: bool | None = None,
+    window: tuple[int, int] | None = None,
+    overlap: float | None = None,
 ) -> str:
     """Writes a checkpoint of a run as a SavedModel.
 
@@ -39,6 +41,8 @@ def export(
       checkpoint: "last", "best" or the path of a checkpoint.
       scales: in place of the run's ``data.eval_scales``: each greater than 0 and at most 4.
       flip: in place of the run's ``data.eval_flip``.
+      window: in place of the run's ``data.eval_window``; (0, 0): whole images.
+      overlap: in place of the run's ``data.eval_overlap``.
 
     Returns:
       The path of the checkpoint that was exported.
@@ -49,7 +53,7 @@ def export(
     out = os.path.abspath(out)
     if os.path.exists(out) and not (os.path.isdir(out) and not os.listdir(out)):
         raise UserError(f"{out}: exists already; name a directory that is absent or empty")
-    config = config_io.load_for_evaluation(run_dir, scales, flip)
+    config = config_io.load_for_evaluation(run_dir, scales, flip, window, overlap)
     info = read_info(os.path.join(run_dir, "dataset.json"))
     model = create_model(config, info)
     _, path = restore_model(run_dir, checkpoint, model)

@@ -19,7 +19,8 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import read_json
 from pseudoseg_tf.nn.layers import resize_align_corners
 from pseudoseg_tf.nn.model import PseudoSegModel
-from pseudoseg_tf.nn.pyramid import height_and_width, pyramid_logits
+from pseudoseg_tf.nn.pyramid import height_and_width, pyramid_logits, scaled_size
+from pseudoseg_tf.nn.sliding_window import window_probabilities
 
 
 def predict(
@@ -29,6 +30,8 @@ def predict(
     sizes: tf.Tensor | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    window: tuple[int, int] = (0, 0),
+    overlap: float = 0.25,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Segments a batch of images of one size, each at its own resolution.
 
@@ -42,7 +45,12 @@ def predict(
     mirrored within its own width, so that a mirrored image has exactly the mirrored probabilities; the
     reference mirrors the canvas, which is the same for an image that fills it.
 
-    The time is that of one pass times the sum of the squared scales, times two if mirrored.
+    With a window, each pass predicts the canvas, resized to its scale, window by window, see
+    ``window_probabilities``; the canvas is as large as the window at least. The probabilities of another scale
+    than 1 are resized to the canvas (bilinear, aligned corners).
+
+    The time is that of one pass times the sum of the squared scales, times two if mirrored; with windows about
+    1 / (1 - overlap)^2 times that.
 
     Args:
       model: called in inference mode.
@@ -52,6 +60,8 @@ def predict(
         images fill [H, W].
       scales: factors at which the canvas is predicted, each greater than 0.
       flip: predict the images mirrored left to right, too.
+      window: height and width of the sliding window, each 16k+1; (0, 0): the whole canvas at once.
+      overlap: of neighboring windows, as part of a window.
 
     Returns:
       labels uint8 [B, H, W] and probabilities float32 [B, H, W, C].
@@ -62,7 +72,7 @@ def predict(
     if not scales:
         raise ValueError("scales must be one or more numbers greater than 0, found none")
     height, width = height_and_width(images)
-    canvas = padded_size(height, minimum[0]), padded_size(width, minimum[1])
+    canvas = padded_size(height, max(minimum[0], window[0])), padded_size(width, max(minimum[1], window[1]))
     border = [[0, 0], [0, canvas[0] - height], [0, canvas[1] - width], [0, 0]]
     if sizes is None:
         sizes = tf.tile([[height, width]], [tf.shape(images)[0], 1])
@@ -71,8 +81,14 @@ def predict(
     normalized = model.normalize(padded, valid)
 
     def softmax(canvases: tf.Tensor, scale: float) -> tf.Tensor:
-        logits = resize_align_corners(pyramid_logits(model, canvases, [scale]), canvas)
-        return tf.nn.softmax(logits[:, :height, :width])
+        if not any(window):
+            logits = resize_align_corners(pyramid_logits(model, canvases, [scale]), canvas)
+            return tf.nn.softmax(logits[:, :height, :width])
+        if scale == 1:
+            return window_probabilities(model, canvases, window, overlap)[:, :height, :width]
+        scaled = resize_align_corners(canvases, tuple(scaled_size(side, scale) for side in canvas))
+        mean = window_probabilities(model, scaled, window, overlap)
+        return resize_align_corners(mean, canvas)[:, :height, :width]
 
     def mirror(x: tf.Tensor) -> tf.Tensor:
         return tf.reverse_sequence(x, sizes[:, 1], seq_axis=2, batch_axis=0)
@@ -99,6 +115,22 @@ def inside(sizes: tf.Tensor, canvas: tuple[int, int] | tuple[tf.Tensor, tf.Tenso
     return rows[:, :, tf.newaxis] & columns[:, tf.newaxis]
 
 
+def predict_as_configured(
+    model: PseudoSegModel, images: tf.Tensor, data: DataConfig, sizes: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """``predict`` with the canvas, scales, mirrored passes and windows of a configuration."""
+    return predict(
+        model,
+        images,
+        data.eval_size,
+        sizes,
+        scales=data.eval_scales,
+        flip=data.eval_flip,
+        window=data.eval_window,
+        overlap=data.eval_overlap,
+    )
+
+
 def predict_at_own_size(
     model: PseudoSegModel, images: tf.Tensor, data: DataConfig
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -110,16 +142,16 @@ def predict_at_own_size(
     Args:
       model: called in inference mode.
       images: uint8 [B, H, W, 3].
-      data: range of sizes, canvas, scales and flip.
+      data: range of sizes, canvas, scales, flip and windows.
 
     Returns:
       labels uint8 [B, H, W] and probabilities float32 [B, H, W, C].
     """
     if not data.min_resize:
-        return predict(model, images, data.eval_size, scales=data.eval_scales, flip=data.eval_flip)
+        return predict_as_configured(model, images, data)
     own_size = tf.shape(images)[1:3]
     resized = resize_image(images, range_size(own_size, data.min_resize, data.max_resize, data.resize_factor))
-    _, probabilities = predict(model, resized, data.eval_size, scales=data.eval_scales, flip=data.eval_flip)
+    _, probabilities = predict_as_configured(model, resized, data)
     probabilities = resize_image(probabilities, own_size)
     return labels_of(probabilities), probabilities
 

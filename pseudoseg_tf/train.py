@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from pseudoseg_tf import config_io, losses, steps, visualize
 from pseudoseg_tf._keras import tf_keras
+from pseudoseg_tf.accumulation import GradientAccumulator, part_of, part_weights
 from pseudoseg_tf.checkpoint import checkpoint_directory, load_initial_weights
 from pseudoseg_tf.checkpoint_files import Checkpoints, checkpoint_prefixes
 from pseudoseg_tf.config import Config, RuntimeConfig, TrainConfig
@@ -29,7 +30,7 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import Evaluator
 from pseudoseg_tf.files import write_json
 from pseudoseg_tf.finite_watch import FiniteWatch, NonFiniteStep
-from pseudoseg_tf.interruption import Interrupted, StopSignals
+from pseudoseg_tf.interruption import STOPPED, Interrupted, StopSignals
 from pseudoseg_tf.metrics import Reliability, SegmentationMetrics
 from pseudoseg_tf.nn.layers import resize_mask
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
@@ -49,6 +50,7 @@ from pseudoseg_tf.summaries import forget_after
 from pseudoseg_tf.workers import Workers
 
 Examples = Mapping[str, tf.Tensor]
+Optimizer = Momentum | Adam | tf_keras.mixed_precision.LossScaleOptimizer
 
 # Images in the picture panels.
 _PANEL_IMAGES = 4
@@ -112,7 +114,7 @@ class _Run:
         begun = bool(checkpoint_prefixes(last))
         with strategy.scope():
             model = create_model(config, sources.info, None if begun else log)
-            optimizer = create_optimizer(config.train)
+            optimizer = create_optimizer(config.train, config.runtime.precision)
             optimizer.build(model.trainable_variables)
         # Not before the first weights are there: a run that could not begin must not claim the directory.
         if workers.is_chief:
@@ -141,9 +143,7 @@ class _Run:
             sources.info,
             len(sources.val),
             strategy,
-            config.data.eval_size,
-            config.data.eval_scales,
-            config.data.eval_flip,
+            config.data,
         )
         self._panel = (
             _Panel(config, model, sources, workers.own_dir, self._bad_examples)
@@ -213,7 +213,7 @@ class _Run:
             self._evaluate_and_save(done)
         while done < end:
             if self._workers.several and self._workers.any(bool(self._signals.received)):
-                raise Interrupted(f"stopped by {self._signals.received or 'a signal to another worker'}")
+                raise Interrupted(f"{STOPPED} {self._signals.received or 'a signal to another worker'}")
             intervals = (every.log_every, every.evaluate_every, every.checkpoint_every, every.pictures_every)
             done = min(end, *(_next_multiple(done, interval) for interval in intervals))
             with _without_output():
@@ -345,9 +345,10 @@ def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
                 f"runtime.threads: found {runtime.threads}, but TensorFlow already runs in this process with "
                 "another number; set it before anything else uses TensorFlow"
             ) from error
-    gpus = tf.config.list_logical_devices("GPU")
     if runtime.strategy == "multi_worker":
+        # Before anything asks for the devices: it is what makes them.
         return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
     if runtime.strategy == "tpu":
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
         return tf.distribute.TPUStrategy(resolver)
@@ -371,13 +372,14 @@ def create_model(config: Config, info: DatasetInfo, log: Log | None = None) -> P
         log: takes one line on the first weights that were loaded; None: a checkpoint will follow, load none.
     """
     before = tf_keras.mixed_precision.global_policy()
-    if config.runtime.precision == "bfloat16":
-        tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    if config.runtime.precision != "float32":
+        tf_keras.mixed_precision.set_global_policy(f"mixed_{config.runtime.precision}")
     try:
         model = build_model(
             info.num_classes,
             background=info.has_background,
             **dataclasses.asdict(config.model),
+            rematerialize=config.runtime.rematerialize,
             seed=config.train.seed,
         )
     finally:
@@ -387,11 +389,18 @@ def create_model(config: Config, info: DatasetInfo, log: Log | None = None) -> P
     return model
 
 
-def create_optimizer(train: TrainConfig) -> Momentum | Adam:
-    """The optimizer of a configuration, without its variables; call it in the strategy's scope."""
+def create_optimizer(train: TrainConfig, precision: str = "float32") -> Optimizer:
+    """The optimizer of a configuration, without its variables; call it in the strategy's scope.
+
+    With float16, whose range gradients leave at both ends, it scales losses: by as much as goes without overflow, a
+    step that does overflow being left out. A checkpoint of it serves any precision.
+    """
+    optimizer: Optimizer
     if train.optimizer == "adam":
-        return Adam(train.adam_learning_rate, epsilon=train.adam_epsilon)
-    return Momentum(create_schedule(train), train.momentum)
+        optimizer = Adam(train.adam_learning_rate, epsilon=train.adam_epsilon)
+    else:
+        optimizer = Momentum(create_schedule(train), train.momentum)
+    return tf_keras.mixed_precision.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
 
 
 def create_schedule(train: TrainConfig) -> PolynomialDecay | StepDecay | SlowStart:
@@ -436,7 +445,7 @@ class Trainer(orbit.StandardTrainer):
         self,
         config: Config,
         model: PseudoSegModel,
-        optimizer: Momentum | Adam,
+        optimizer: Optimizer,
         strategy: tf.distribute.Strategy,
         sources: Sources,
         before_step: Callable[[], None] = lambda: None,
@@ -454,6 +463,7 @@ class Trainer(orbit.StandardTrainer):
         self._sources = sources
         self._across_replicas = _replica_sum if strategy.num_replicas_in_sync > 1 else steps.one_replica
         self._variables = model.trainable_variables
+        self._scales_losses = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
         self._multipliers = model_gradient_multipliers(model, config.train)
         unlabeled = config.train.mode != "supervised"
         names = ["total", "supervised", "decay"]
@@ -468,10 +478,21 @@ class Trainer(orbit.StandardTrainer):
             self._pseudo_metrics = (
                 {name: SegmentationMetrics(sources.info.num_classes) for name in maps} if watched else {}
             )
+            self._accumulator = GradientAccumulator(self._variables) if config.train.accumulate > 1 else None
         self.interval = tf.train.Checkpoint(
             steps=self._steps, losses=self._losses, pseudo_labels=self._pseudo_metrics
         )
-        self._replica_step = tf.function(self._step, jit_compile=True) if config.runtime.jit else self._step
+        self._replica_step = self._prepared(self._step)
+        self._replica_part = self._prepared(self._part)
+        self._replica_apply = self._prepared(self._apply_parts)
+        shares = strategy.num_replicas_in_sync * config.train.accumulate
+        for name in ("batch_labeled", *(["batch_unlabeled"] if unlabeled else [])):
+            size = getattr(config.data, name)
+            if size % shares:
+                raise UserError(
+                    f"data.{name}={size} cannot be shared by {strategy.num_replicas_in_sync} replicas in "
+                    f"train.accumulate={config.train.accumulate} parts: choose a multiple of {shares}"
+                )
 
     def start_at(self, step: int, redrawn: Sequence[int] = ()) -> None:
         """Makes the input pipeline begin with the batch of ``step``; ``redrawn`` as in ``training_dataset``."""
@@ -526,7 +547,13 @@ class Trainer(orbit.StandardTrainer):
         return loop
 
     def train_step(self, iterator: Iterator[Any]) -> None:
-        self._strategy.run(self._replica_step, args=(next(iterator),))
+        batch = next(iterator)
+        if self._accumulator is None:
+            self._strategy.run(self._replica_step, args=(batch,))
+        else:
+            for number in tf.range(self._config.train.accumulate):
+                self._strategy.run(self._replica_part, args=(batch, number))
+            self._strategy.run(self._replica_apply)
         self._steps.assign_add(1)
 
     def train_loop_end(self) -> dict[str, float]:
@@ -551,46 +578,77 @@ class Trainer(orbit.StandardTrainer):
             if not metrics.is_empty()
         }
 
-    # AutoGraph has nothing to convert in a step, and takes as long as tracing it.
-    @tf.autograph.experimental.do_not_convert
+    def _prepared(self, step: Callable[..., None]) -> Callable[..., None]:
+        """A part of ``train_step`` as the replicas run it."""
+        # AutoGraph has nothing to convert in a step, and takes as long as tracing it.
+        plain = tf.autograph.experimental.do_not_convert(step)
+        return tf.function(plain, jit_compile=True) if self._config.runtime.jit else plain
+
     def _step(self, batch: Mapping[str, Examples]) -> None:
         """One optimizer step on this replica's share of the batch."""
+        self._apply(self._gradients(batch, self._weights()))
+
+    def _part(self, batch: Mapping[str, Examples], number: tf.Tensor) -> None:
+        """Adds the gradients of one part of that share, of ``train.accumulate``, to those before."""
+        parts = self._config.train.accumulate
+        height, width = self._config.data.crop_size
+        decoder, last = (
+            ((height - 1) // stride + 1, (width - 1) // stride + 1)
+            for stride in (4, self._config.model.output_stride)
+        )
+        valid = None
+        if "unlabeled" in batch:
+            # Nothing else of the views is computed for it.
+            valid = additional_batch(self._model, batch["unlabeled"], self._config.data.cutout)["valid"]
+        weights = part_weights(
+            self._weights(),
+            batch["labeled"]["labels"],
+            valid,
+            number,
+            parts,
+            sizes={"supervised": decoder, "attention": last, "consistency": decoder},
+            pixels=pixel_loss_options(self._config.train, self._optimizer.iterations),
+            across_replicas=self._across_replicas,
+        )
+        self._accumulator.add(self._gradients(part_of(batch, number, parts), weights))
+
+    def _apply_parts(self) -> None:
+        self._apply(self._accumulator.take())
+
+    def _weights(self) -> steps.LossWeights:
         train, pseudo = self._config.train, self._config.pseudo
-        weights = steps.LossWeights(
+        return steps.LossWeights(
             consistency=pseudo.weight * ramp_up(self._optimizer.iterations, pseudo.ramp_steps),
             classification=train.classification_weight,
             attention=train.attention_weight,
             decay=train.weight_decay,
         )
+
+    def _gradients(self, batch: Mapping[str, Examples], weights: steps.LossWeights) -> list[tf.Tensor | None]:
+        """The gradient of the total, and what the console and the records say of these examples."""
+        train = self._config.train
+        scale = self._optimizer.get_scaled_loss if self._scales_losses else tf.identity
+        gradients = steps.GradientSum(self._variables, scale)
         pixels = pixel_loss_options(train, self._optimizer.iterations)
         labeled = labeled_batch(self._model, batch["labeled"])
-        with tf.GradientTape() as tape:
-            if train.mode == "supervised":
-                terms = steps.supervised_losses(self._model, labeled, weights, self._across_replicas, pixels)
-            else:
-                additional = additional_batch(self._model, batch["unlabeled"], self._config.data.cutout)
-                terms, branch = steps.pseudoseg_losses(
-                    self._model,
-                    labeled,
-                    additional,
-                    weakly=train.mode == "weakly",
-                    options=pseudo_label_options(self._config),
-                    weights=weights,
-                    across_replicas=self._across_replicas,
-                    pixels=pixels,
-                )
-        gradients = tape.gradient(terms["total"], self._variables)
-        self._watch_step(terms, gradients)
-        # The shares of the replicas add up to the gradient of the global batch; the optimizer sums them.
-        self._optimizer.apply_gradients(
-            [
-                (gradient * multiplier, variable)
-                for gradient, multiplier, variable in zip(
-                    gradients, self._multipliers, self._variables, strict=True
-                )
-                if gradient is not None
-            ]
-        )
+        if train.mode == "supervised":
+            terms = steps.supervised_losses(
+                self._model, labeled, weights, self._across_replicas, pixels, gradients
+            )
+        else:
+            additional = additional_batch(self._model, batch["unlabeled"], self._config.data.cutout)
+            terms, branch = steps.pseudoseg_losses(
+                self._model,
+                labeled,
+                additional,
+                weakly=train.mode == "weakly",
+                options=pseudo_label_options(self._config),
+                weights=weights,
+                across_replicas=self._across_replicas,
+                pixels=pixels,
+                gradients=gradients,
+            )
+        self._watch.see_losses(self._optimizer.iterations, terms, self._across_replicas)
         for name, metric in self._losses.items():
             metric.update_state(terms[name])
         if self._pseudo_metrics:
@@ -604,11 +662,25 @@ class Trainer(orbit.StandardTrainer):
             }
             for name, metrics in self._pseudo_metrics.items():
                 metrics.update(labels, probabilities[name])
+        return gradients.values
 
-    def _watch_step(self, terms: Mapping[str, tf.Tensor], gradients: Sequence[tf.Tensor | None]) -> None:
-        step = self._optimizer.iterations
-        self._watch.see_losses(step, terms, self._across_replicas)
-        self._watch.see_gradients(step, [g for g in gradients if g is not None], self._across_replicas)
+    def _apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
+        if self._scales_losses:
+            # It looks for overflow itself, which is no mistake of anybody's.
+            gradients = self._optimizer.get_unscaled_gradients(gradients)
+        else:
+            known = [gradient for gradient in gradients if gradient is not None]
+            self._watch.see_gradients(self._optimizer.iterations, known, self._across_replicas)
+        # The shares of the replicas add up to the gradient of the global batch; the optimizer sums them.
+        self._optimizer.apply_gradients(
+            [
+                (gradient if multiplier == 1.0 else gradient * multiplier, variable)
+                for gradient, multiplier, variable in zip(
+                    gradients, self._multipliers, self._variables, strict=True
+                )
+                if gradient is not None
+            ]
+        )
 
 
 def labeled_batch(model: PseudoSegModel, examples: Examples) -> steps.LabeledBatch:
@@ -721,7 +793,7 @@ class _Panel:
                 diagrams = visualize.figure_pixels(reliability_figure(reliability))
                 tf.summary.image("reliability", diagrams[np.newaxis], step=step)
 
-    @tf.function
+    @tf.function(autograph=False)
     def _pseudo_labels(self) -> tuple[steps.AdditionalBatch, steps.WeakBranch]:
         additional = additional_batch(self._model, self._examples, self._config.data.cutout)
         features = self._model.features(additional["weak"], training=False)

@@ -55,6 +55,18 @@ def test_help_shows_examples_and_flags() -> None:
         assert part in done.stdout
 
 
+def test_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"d\xff")
+    draw_folder(root)
+    path = root / "images/3.png"
+    path.write_bytes(path.read_bytes()[:-100])
+    done = run_check(*flags_for(root), f"--out={root}/page")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: image 3 (data.unlabeled): damaged (" in done.stdout
+    assert f"page: {tmp_path}/d\\udcff/page/index.html" in done.stdout
+    assert "Check of d\\udcff" in (root / "page/index.html").read_text()
+
+
 def test_good_data(root: Path) -> None:
     before = sorted(root.rglob("*"))
     done = run_check(*flags_for(root))

@@ -167,6 +167,14 @@ class TestDraws:
         assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
         assert not list(tmp_path.glob("x*"))
 
+    def test_a_damaged_mask_leaves_no_list(self, data: DataConfig, tmp_path: Path) -> None:
+        path = Path(data.masks) / "p13.png"
+        path.write_bytes(path.read_bytes()[:-20])
+        done = make_split(*overrides(data), "--count=6", f"--out={tmp_path}/x")
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr.startswith("error: mask p13: damaged (") and done.stderr.count("\n") == 1
+        assert not list(tmp_path.glob("x*"))
+
     def test_hopeless_request(self, data: DataConfig, tmp_path: Path) -> None:
         # No image but p00 and p15 shows all classes.
         ids = [f"p{number:02}" for number in range(20) if number not in (0, 15)]

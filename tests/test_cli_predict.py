@@ -40,6 +40,12 @@ def run(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
         ("export", ["--run_dir=x", "--out=x", "--scales=5"], "--scales: found '5', must be one or more"),
         ("export", ["--run_dir=x", "--out=x", "--scales"], "Missing value for flag --scales"),
         ("evaluate", ["--run_dir=x", "--flip=2"], "flag --flip=2: "),
+        (
+            "evaluate",
+            ["--run_dir=x", "--window=64"],
+            "--window: found '64', must be 0,0 (no windows) or 16k+1",
+        ),
+        ("export", ["--run_dir=x", "--out=x", "--overlap=1"], "--overlap: found '1', must be from 0 to 0.95"),
         ("export", ["--run_dir=x", "--out=x", "--flip=-1"], "flag --flip=-1: "),
         ("predict", ["--model=x"], "--images: missing"),
         ("predict", ["--model=x", "--images=absent", "--out=x"], "--images: absent does not exist"),

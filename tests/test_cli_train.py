@@ -239,6 +239,10 @@ def test_plan_counts_the_passes_of_an_evaluation(folder: list[str], tmp_path: Pa
     config = small(folder, "train.steps=10", "data.eval_scales=0.5,1,1.5", "data.eval_flip=true")
     text = " ".join(plan(config, str(tmp_path / "run"), continues=False).split())
     assert "val: 1 images, scored 1 times, each worth 7 forward passes" in text
+    config = small(folder, "train.steps=10", "data.eval_window=65,33", "data.eval_overlap=0.5")
+    text = " ".join(plan(config, str(tmp_path / "run"), continues=False).split())
+    # 65 / 32 * 33 / 16
+    assert "scored 1 times, each worth 4.19 forward passes" in text
 
 
 @pytest.mark.parametrize(

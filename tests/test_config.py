@@ -43,6 +43,8 @@ def changed(*overrides: str) -> Config:
         ("data.eval_scales=0.5", (0.5,)),
         ("data.eval_scales=0.5, 1,1.75", (0.5, 1.0, 1.75)),
         ("data.eval_flip=true", True),
+        ("data.eval_window=65", (65, 65)),
+        ("data.eval_overlap=0.5", 0.5),
         ("data.exclude_labeled=true", True),
         ("data.splits_dir=lists", "lists"),
         (" train.steps = 10 ", 10),
@@ -140,6 +142,10 @@ def test_wrong_override_is_named_with_what_is_allowed(override: str, parts: list
         (["data.eval_scales=0"], "data.eval_scales"),
         (["data.eval_scales=1,-0.5"], "data.eval_scales"),
         (["data.eval_scales=4.1,1"], "data.eval_scales"),
+        (["data.eval_window=64"], "data.eval_window"),
+        (["data.eval_window=0,65"], "data.eval_window"),
+        (["data.eval_overlap=-0.1"], "data.eval_overlap"),
+        (["data.eval_overlap=0.96"], "data.eval_overlap"),
         (["data.batch_labeled=0"], "data.batch_labeled"),
         (["data.batch_unlabeled=0"], "data.batch_unlabeled"),
         (["data.min_scale=0"], "data.min_scale"),
@@ -354,6 +360,10 @@ def test_load_for_evaluation(tmp_path: Path) -> None:
     found = config_io.load_for_evaluation(tmp_path, [1, 2], False)
     assert found == changed("data.eval_scales=1,2")
     assert all(type(scale) is float for scale in found.data.eval_scales)
+    found = config_io.load_for_evaluation(tmp_path, window=(65, 33), overlap=0.5)
+    assert found == changed(
+        "data.eval_scales=0.5,1", "data.eval_flip=true", "data.eval_window=65,33", "data.eval_overlap=0.5"
+    )
     for scales, message in {
         (): "found '', must be one or more factors, each greater than 0 and at most 4",
         (1, 0): "found '1.0,0.0', must be one or more",

@@ -149,6 +149,25 @@ def test_missing_pseudo_labels_alone_are_written(finished: Finished) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["3.png", "4.png", "5.png", "pseudo_labels.json"]
 
 
+def test_a_damaged_image_leaves_the_pseudo_labels_before_it(finished: Finished) -> None:
+    parts = prepare(finished.config, str(finished.run_dir), THRESHOLD)
+    folder, image = finished.run_dir / "pseudo_labels", finished.folder / "images/4.png"
+    before = {name: (folder / name).read_bytes() for name in ("3.png", "4.png", "5.png")}
+    whole = image.read_bytes()
+    try:
+        for name in before:
+            (folder / name).unlink()
+        image.write_bytes(whole[:-100])
+        with pytest.raises(UserError, match=rf"^image {image}: damaged \("):
+            write_pseudo_labels(parts, finished.results["teacher"]["last"])
+        assert sorted(path.name for path in folder.iterdir()) == ["3.png", "pseudo_labels.json"]
+        assert (folder / "3.png").read_bytes() == before["3.png"]
+    finally:
+        image.write_bytes(whole)
+        for name, content in before.items():
+            (folder / name).write_bytes(content)
+
+
 def test_pseudo_labels_of_another_threshold_or_teacher_are_refused(finished: Finished) -> None:
     scores = finished.results["teacher"]["last"]
     for threshold, change in ((0.5, {}), (THRESHOLD, {"miou": 0.123})):

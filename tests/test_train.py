@@ -63,6 +63,7 @@ def _tags(directory: Path) -> set[str]:
     return {value.tag for event in events for value in event.summary.value}
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 @pytest.mark.parametrize("mode", ["supervised", "weakly"])
 def test_a_run_writes_its_records(folder: Path, tmp_path: Path, mode: str) -> None:
     config = small_config(folder, mode)
@@ -103,6 +104,7 @@ def test_a_run_writes_its_records(folder: Path, tmp_path: Path, mode: str) -> No
     assert int(_checkpoint(tmp_path / "run")["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 6
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 def test_bad_examples_stop_the_run_or_are_left_out(folder: Path, tmp_path: Path) -> None:
     """A run that stopped goes on without the picture, and the list has it once after another start."""
     damaged = tmp_path / "data"
@@ -134,6 +136,7 @@ def test_bad_examples_stop_the_run_or_are_left_out(folder: Path, tmp_path: Path)
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 def test_a_finished_run_is_left_alone(folder: Path, tmp_path: Path) -> None:
     config = small_config(folder, "supervised", steps=2)
     first = train(config, str(tmp_path), _quiet)
@@ -144,6 +147,17 @@ def test_a_finished_run_is_left_alone(folder: Path, tmp_path: Path) -> None:
     for name, value in _checkpoint(tmp_path).items():
         np.testing.assert_array_equal(value, before[name])
 
+    # Killed before its best checkpoint was written, which is that of the last step: it is written now.
+    shutil.rmtree(tmp_path / "checkpoints/best")
+    train(config, str(tmp_path), _quiet)
+    assert _checkpoint(tmp_path, "best").keys() == before.keys()
+    # The best one was of another step, whose checkpoint is lost.
+    history = tmp_path / "history.jsonl"
+    history.write_text(json.dumps({**first["last"], "step": 1, "miou": 0.99}) + "\n" + history.read_text())
+    lines.clear()
+    assert train(config, str(tmp_path), lines.append)["best"]["step"] == 1
+    assert "the best checkpoint, of step 1, is lost; the best from here on will be kept" in lines
+
 
 def test_a_run_that_cannot_begin_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     config = config_io.apply_overrides(small_config(folder, "supervised"), ["init.weights=absent.npz"])
@@ -152,12 +166,14 @@ def test_a_run_that_cannot_begin_leaves_nothing(folder: Path, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 def test_another_configuration_is_refused(folder: Path, tmp_path: Path) -> None:
     train(small_config(folder, "supervised", steps=2), str(tmp_path), _quiet)
     with pytest.raises(UserError, match=r"another configuration .*train.steps was '2', now '4'"):
         train(small_config(folder, "supervised", steps=4), str(tmp_path), _quiet)
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 def test_a_loss_that_is_not_finite_stops_the_run(folder: Path, tmp_path: Path) -> None:
     config = config_io.apply_overrides(small_config(folder, "supervised"), ["train.learning_rate=1e30"])
     with pytest.raises(UserError, match=r"not finite.*train.learning_rate"):
@@ -242,6 +258,7 @@ def test_label_weights_of_another_number_of_classes(folder: Path, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 def test_options_of_optimizer_and_pixel_losses_continue_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     overrides = ["optimizer=adam", "upsample_logits=false", "label_weights=100,100,100"]
     overrides += ["top_k_percent_pixels=0.25", "hard_example_mining_step=4"]
@@ -276,6 +293,7 @@ def test_options_of_optimizer_and_pixel_losses_continue_bit_for_bit(folder: Path
         np.testing.assert_array_equal(ours, theirs, err_msg=ours.name)
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 def test_a_run_without_a_background_is_evaluated_as_it_was_trained(folder: Path, tmp_path: Path) -> None:
     """Class 0 trains the classifier, and whoever opens the run builds the same network."""
     config = config_io.apply_overrides(

@@ -7,6 +7,7 @@ Exit codes: 0 done, or stopped by a signal in good order; 2 the user can mend it
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +34,9 @@ def run(main: Callable[[Sequence[str]], None], takes_words: bool = False) -> Non
     # Before main imports TensorFlow: its notices about the build say nothing to a user, and without an NVIDIA
     # driver its first "error" is that there is none.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/dev/nvidiactl") else "3")
+    # As stderr does: parts of file names that are not UTF-8 are shown as \udcXX, where printing would fail.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
     def parse(argv: Sequence[str]) -> list[str]:
         if any(argument in _HELP_FLAGS for argument in argv[1:]):

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from pseudoseg_tf.cli import _app, _pyramid_flags
+from pseudoseg_tf.cli import _app, _prediction_flags
 from pseudoseg_tf.errors import UserError
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory that pseudoseg-train wrote.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must be absent or empty.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "last, best, or the path of a checkpoint.")
-_pyramid_flags.define()
+_prediction_flags.define()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -27,12 +27,12 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--run_dir: missing; name the directory that pseudoseg-train wrote")
     if not _OUT.value:
         raise UserError("--out: missing; name the directory to write, such as runs/first/model")
-    scales, flip = _pyramid_flags.values()
+    how = _prediction_flags.values()
 
     # TensorFlow takes seconds to import: only now, when the flags are known to be right.
     from pseudoseg_tf.export import export
 
-    path = export(_RUN_DIR.value, _OUT.value, _CHECKPOINT.value, scales, flip)
+    path = export(_RUN_DIR.value, _OUT.value, _CHECKPOINT.value, **how)
     print(f"{_OUT.value}: SavedModel of {path}")
 
 

@@ -15,6 +15,7 @@ from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import Source
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.nn.pass_cost import count_pass
+from pseudoseg_tf.nn.sliding_window import window_stride
 from pseudoseg_tf.self_training import prepare
 
 
@@ -53,6 +54,9 @@ def plan(
     height, width = data.crop_size
     one_pass = count_pass(model, height, width)
     passes_to_score = (1 + data.eval_flip) * sum(scale**2 for scale in data.eval_scales)
+    # In the middle of a large image each pixel is seen by so many windows.
+    for side in filter(None, data.eval_window):
+        passes_to_score *= side / window_stride(side, data.eval_overlap)
 
     paragraphs = [
         f"{group}: " + " ".join(f"{name}={as_text(value)}" for name, value in values.items())
@@ -72,7 +76,7 @@ def plan(
             )
     paragraphs += [
         f"val: {len(sources.val)} images, scored {-(-train.steps // train.evaluate_every)} times"
-        + (f", each worth {passes_to_score:g} forward passes" if passes_to_score != 1 else ""),
+        + (f", each worth {passes_to_score:.3g} forward passes" if passes_to_score != 1 else ""),
         *(f"note: {note}" for note in sources.notes),
         "note: pictures were not decoded, and masks only in part; pseudoseg-check-data looks at all of them",
         *([first_weights] if first_weights else []),
@@ -136,7 +140,7 @@ def _work(multiply_accumulates: int, passes_of_the_run: int, teraflops: float | 
 def _memory(config: Config, activation_bytes: int, checkpoint_megabytes: float, model: PseudoSegModel) -> str:
     images = images_with_backward(config)
     gradients = 4e-6 * sum(v.shape.num_elements() for v in model.trainable_variables)
-    bytes_each = activation_bytes / (2 if config.runtime.precision == "bfloat16" else 1)
+    bytes_each = activation_bytes / (1 if config.runtime.precision == "float32" else 2)
     return (
         f"memory: about {images * bytes_each / 1e9:.3g} GB for the activations of {images} images with a backward "
         f"pass, over all devices, and {checkpoint_megabytes + gradients:.0f} MB on each for weights, gradients and "

@@ -125,7 +125,7 @@ def geometry_draws(
     factors = tf.constant(scale_factors(min_scale, max_scale, scale_step))
     # A uniform float32 is at most 1 - 2**-23, so that floor(n * uniform) stays below n.
     uniform = tf.random.stateless_uniform([4], seed)
-    scaled = scaled_size(image_size, factors[tf.cast(uniform[0] * len(factors), tf.int32)])
+    scaled = scaled_size(image_size, factors[tf.cast(uniform[0] * factors.shape[0], tf.int32)])
     choices = tf.maximum(scaled - crop_size, 0) + 1
     offset = tf.cast(uniform[1:3] * tf.cast(choices, tf.float32), tf.int32)
     return GeometryDraws(scaled, offset, uniform[3] <= 0.5)

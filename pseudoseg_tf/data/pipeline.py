@@ -120,6 +120,8 @@ def evaluation_dataset(
         return {"image": image, "labels": labels, "size": size, "index": index}
 
     indices = tf.data.Dataset.range(start, len(source)).shard(*shard)
+    # What is mapped has nothing for AutoGraph to convert, which takes as long as tracing it.
+    example = tf.autograph.experimental.do_not_convert(example)
     examples = indices.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return examples.batch(1 if canvas is None else data.eval_batch).prefetch(tf.data.AUTOTUNE)
 
@@ -150,6 +152,8 @@ def _stream(
         return training_example(source, data, name, counter, bad_examples)
 
     numbers = tf.data.Dataset.range(start_step * share, tf.int64.max)
+    # See `evaluation_dataset`.
+    example = tf.autograph.experimental.do_not_convert(example)
     examples = numbers.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return examples.batch(batch // replicas, drop_remainder=True)
 

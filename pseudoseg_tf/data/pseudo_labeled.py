@@ -12,17 +12,17 @@ from pseudoseg_tf.data.splits import check_disjoint
 from pseudoseg_tf.errors import UserError
 
 
-def mask_path(root: str | os.PathLike[str], record_id: str) -> str:
-    """Where the pseudo label of an image lies: ROOT/ID.png.
+def mask_path(root: str | os.PathLike[str], record_id: str, ending: str = ".png") -> str:
+    """Where the pseudo label of an image, or another picture made of it, lies: ROOT/ID.png.
 
     Raises:
       UserError: the id would lead out of the folder.
     """
     if posixpath.isabs(record_id) or ".." in record_id.split("/") or "\0" in record_id:
         raise UserError(
-            f"{record_id!r}: an id whose pseudo label would lie outside of {os.fspath(root)}; rename it"
+            f"{record_id!r}: an id whose pictures would lie outside of {os.fspath(root)}; rename it"
         )
-    return os.path.join(root, f"{record_id}.png")
+    return os.path.join(root, f"{record_id}{ending}")
 
 
 class PseudoLabeledSource:

@@ -62,15 +62,13 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
     """Opens and checks everything a run reads.
 
     Looks at every id, the header size of every mask that is needed, and the values of some masks of both
-    lists, so that mistakes show before training and not in the midst of it.
+    lists, so that mistakes show before training and not in the midst of it. With `data.on_bad_example=skip`, what is
+    wrong with one of the images and masks to learn from is left to training; that masks are missing is not.
 
     Args:
       data: which files.
       mode: "supervised", "unlabeled" or "weakly"; says whether there are additional images, and whether they
         need image-level labels.
-
-    With `data.on_bad_example=skip`, what is wrong with one of the images and masks to learn from is left to training;
-    that masks are missing is not.
 
     Raises:
       UserError: the files do not fit together; the message names the first at fault.

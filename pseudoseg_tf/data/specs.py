@@ -91,14 +91,19 @@ class DatasetInfo:
           UserError: a key is missing or its value has another form.
         """
         try:
+            palette = tuple((int(red), int(green), int(blue)) for red, green, blue in values["palette"])
+            if not all(0 <= value <= 255 for color in palette for value in color):
+                raise ValueError("colors are numbers from 0 to 255")
+            if not 2 <= len(palette) <= IGNORE_LABEL:
+                raise ValueError(f"{len(palette)} colors, there must be 2 to {IGNORE_LABEL}")
             return cls(
                 class_names=tuple(str(name) for name in values["class_names"]),
-                palette=tuple((int(red), int(green), int(blue)) for red, green, blue in values["palette"]),
+                palette=palette,
                 name=str(values["name"]),
                 # Descriptions that do not say have one.
                 has_background=values.get("background", 0) is not None,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
                 f"data set description is damaged ({type(error).__name__}: {error}): it needs name, "
                 "class_names and one palette color [red, green, blue] per class; restore it from the run"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +85,45 @@ class SplitIndexes:
         return self._known[split]
 
 
-def encoded_records(builder: tfds.core.DatasetBuilder, split: str) -> Any:
-    """Returns random access to the records of a split, as TFDS's features with images as files' bytes."""
-    return builder.as_data_source(
-        split, decoders={"image": tfds.decode.SkipDecoding(), "label": tfds.decode.SkipDecoding()}
-    )
+class EncodedRecords:
+    """Random access to the records of a split, as TFDS's features with images as files' bytes."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, where: str) -> None:
+        """Opens the files.
+
+        Args:
+          builder: prepared builder.
+          split: a split that it has, or a part of one.
+          where: key and value that name it, for error messages.
+
+        Raises:
+          UserError: the files are damaged.
+        """
+        self._where = f"{where}: the files of {split} in {builder.data_dir}"
+        decoders = {name: tfds.decode.SkipDecoding() for name in ("image", "label")}
+        with self._whole():
+            self._records = builder.as_data_source(split, decoders=decoders)
+            self._count = len(self._records)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        """Returns the features of a record; raises UserError if the files are damaged."""
+        with self._whole():
+            return self._records[index]
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except NotImplementedError:  # A format without random access.
+            raise
+        except (RuntimeError, IndexError, OSError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"{self._where} are damaged ({reason}); delete that folder, it will be prepared again"
+            ) from error
 
 
 def id_of(features: Mapping[str, Any]) -> str:
@@ -98,7 +132,7 @@ def id_of(features: Mapping[str, Any]) -> str:
 
 
 def _read(builder: tfds.core.DatasetBuilder, split: str, where: str, check: bool) -> SplitIndex:
-    records = encoded_records(builder, split)
+    records = EncodedRecords(builder, split, where)
     ids: list[str] = []
     has_mask: list[bool] = []
     with Progress(len(records), f"{where}: reading the ids of {split}") as progress:

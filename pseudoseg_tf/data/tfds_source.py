@@ -11,7 +11,7 @@ from typing import TypeVar
 import tensorflow_datasets as tfds
 
 from pseudoseg_tf.data.specs import DatasetInfo, Record, voc_palette
-from pseudoseg_tf.data.tfds_index import IDS_SUFFIX, SplitIndexes, encoded_records, id_of
+from pseudoseg_tf.data.tfds_index import IDS_SUFFIX, EncodedRecords, SplitIndexes, id_of
 from pseudoseg_tf.errors import UserError
 
 _T = TypeVar("_T")
@@ -112,7 +112,7 @@ class TFDSSource:
         self.info = info
         if not _ask(lambda: builder.info.splits[split].num_examples, where, hint):
             raise UserError(f"{where} holds no records; give a split or part of one with at least one")
-        self._records = _ask(lambda: encoded_records(builder, split), where)
+        self._records = _ask(lambda: EncodedRecords(builder, split, where), where)
         index = indexes.find(split, where, check)
         self.ids = index.ids
         self._has_mask = index.has_mask

@@ -54,7 +54,8 @@ class ASPP(tf_keras.layers.Layer):
         """[B, h, w, F] -> [B, h, w, channels]."""
         pooled = self.image_pooling(tf.reduce_mean(features, [1, 2], keepdims=True), training=training)
         aspp0 = self.aspp0(features, training=training)
-        outputs = [tf.broadcast_to(pooled, tf.shape(aspp0)), aspp0]
+        # A sum, because the quantized form of tf.broadcast_to in TFLite has wrong values.
+        outputs = [pooled + tf.zeros_like(aspp0), aspp0]
         outputs += [branch(features, training=training) for branch in self.branches]
         projected = self.concat_projection(tf.concat(outputs, -1), training=training)
         return self.dropout(projected, training=training)

@@ -457,7 +457,16 @@ class TestDatasetInfo:
 
     @pytest.mark.parametrize(
         "change",
-        [{"palette": [[0, 0, 0]]}, {"palette": [[0, 0], [1, 1]]}, {"class_names": None}, {"palette": 3}],
+        [
+            {"palette": [[0, 0, 0]]},
+            {"palette": [[0, 0], [1, 1]]},
+            {"palette": [[0, 0, 256], [1, 2, 3]]},
+            {"palette": [[0, 0, float("inf")], [1, 2, 3]]},
+            {"palette": [[0, 0, 0]], "class_names": ["alone"]},
+            {"palette": [[0, 0, 0]] * 256, "class_names": list("a" * 256)},
+            {"class_names": None},
+            {"palette": 3},
+        ],
     )
     def test_damaged_json(self, change: dict[str, Any]) -> None:
         values = {"name": "pets", "class_names": ["background", "cat"], "palette": [[0, 0, 0], [1, 2, 3]]}

@@ -118,6 +118,7 @@ def test_masks_stay_under_their_folder(record_id: str) -> None:
 
 def test_ids_with_dots_and_folders() -> None:
     assert mask_path("masks", "a/b.0") == "masks/a/b.0.png"
+    assert mask_path("masks", "a/b.0", "_overlay.jpg") == "masks/a/b.0_overlay.jpg"
 
 
 def as_shards(data: DataConfig, root: Path) -> DataConfig:

@@ -1150,24 +1150,37 @@ class TestFileOfIds:
         with pytest.raises(UserError, match=message):
             open_sources(copied, "supervised")
 
-    def test_records_without_masks(self, copied: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-        records = tfds_index.encoded_records
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "text"])
+    def test_damaged_files(self, copied: DataConfig, damage: str) -> None:
+        (path,) = self.folder(copied).glob("*train.array_record*")
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(
+            {
+                "cut": content[:middle],
+                "flipped": content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :],
+                "text": b"no records",
+            }[damage]
+        )
+        message = (
+            rf"^data.labeled=train\[:3\]: .*{self.folder(copied)} are damaged \(.*\); delete that folder, it will "
+            "be prepared again$"
+        )
+        with pytest.raises(UserError, match=message):
+            sources = open_sources(copied, "supervised")
+            for index in range(len(sources.labeled)):
+                sources.labeled.read(index)
 
-        class WithoutMasks:
+    def test_records_without_masks(self, copied: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        class WithoutMasks(tfds_index.EncodedRecords):
             """The records of a split; those of the odd pictures have no mask."""
 
-            def __init__(self, builder: Any, split: str) -> None:
-                self.records = records(builder, split)
-
-            def __len__(self) -> int:
-                return len(self.records)
-
             def __getitem__(self, index: int) -> Any:
-                features = self.records[index]
+                features = super().__getitem__(index)
                 return features if int(features["id"][1:]) % 2 == 0 else features | {"label": b""}
 
-        monkeypatch.setattr(tfds_index, "encoded_records", WithoutMasks)
-        monkeypatch.setattr("pseudoseg_tf.data.tfds_source.encoded_records", WithoutMasks)
+        monkeypatch.setattr(tfds_index, "EncodedRecords", WithoutMasks)
+        monkeypatch.setattr("pseudoseg_tf.data.tfds_source.EncodedRecords", WithoutMasks)
         with pytest.raises(
             UserError, match=r"^data.labeled=train\[:3\]: 1 of 3 records have no mask, first 'p1'"
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from pseudoseg_tf import config_io
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.tfds_source import open_builder
 from pseudoseg_tf.datasets import shapes_seg
+from pseudoseg_tf.datasets.published import read_bytes
+from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.presets import preset
 from tests.published import check_refused, draw_cityscapes
 
@@ -78,3 +81,13 @@ def test_the_configuration_names_the_folder(tmp_path: Path) -> None:
     assert [len(source) for source in (sources.labeled, sources.unlabeled, sources.val)] == [2, 2, 1]
     assert sources.info.name == "cityscapes_seg" and sources.info.class_names[13] == "car"
     assert not sources.info.has_background
+
+
+def test_a_file_beyond_reason(tmp_path: Path) -> None:
+    path = tmp_path / "instances.json"
+    path.touch()
+    os.truncate(path, (1 << 30) + 1)
+    with pytest.raises(
+        UserError, match=rf"^{path}: more than 1 GiB; unpack the archive that holds it again$"
+    ):
+        read_bytes(path)
