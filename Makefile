@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest
 
-.PHONY: demo test fuzz test-slow test-docs test-reference lint types docs bench torture clean
+.PHONY: demo test fuzz test-slow test-docs test-reference lint types docs bench learning-curve torture clean
 
 demo: .venv/.installed
 	$(BIN)/python -m pseudoseg_tf.demo
@@ -45,8 +45,15 @@ docs: .venv/.installed
 # Where the learning curve finds its images and first weights.
 DATA ?= ../shared/data/voc12_subset
 WEIGHTS ?= ../shared/weights/mobilenet_v1_1.0_imagenet.npz
-bench: .venv/.installed
+learning-curve: .venv/.installed
 	$(BIN)/python -m benchmarks.learning_curve --data=$(DATA) --weights=$(WEIGHTS) --out=runs/learning_curve
+
+# Small cases, some minutes; each program's --help shows how to measure another network, crop or batch.
+bench: .venv/.installed
+	$(BIN)/python -m benchmarks.step --out=runs/bench/step.json --set init.weights= --set model.backbone=mobilenet_v1 \
+	  --set data.crop_size=129 --set data.batch_labeled=2 --set data.batch_unlabeled=2
+	$(BIN)/python -m benchmarks.input --out=runs/bench/input.json
+	$(BIN)/python -m benchmarks.scaling --out=runs/bench/scaling.json
 
 # Kills, stops and starves runs: minutes.
 torture: .venv/.installed

@@ -30,6 +30,7 @@ setup(
         "matplotlib",
         "numpy<2.4",
         "pillow",
+        "psutil",
         "pycocotools",
         "scipy",
         "tensorflow>=2.20,<2.21",

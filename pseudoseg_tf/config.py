@@ -126,6 +126,9 @@ class DataConfig:
     max_resize: int = 0
     # With min_resize: sides are then rounded up to a multiple of this, plus 1, within max_resize (0: not).
     resize_factor: int = 0
+    # Decoded images and masks are kept for later epochs, and evaluations: in half of the free memory, or on disk
+    # (~/.cache/pseudoseg_tf/decoded, also for later runs) as long as a tenth of it is free. The batches stay the same.
+    cache: Literal["none", "memory", "disk"] = "none"
     # Training crop (height, width), each 16k+1.
     crop_size: tuple[int, int] = (513, 513)
     # Evaluation canvas (height, width), each 16k+1; 0,0: every image at its own size, one at a time.
@@ -285,6 +288,8 @@ class RuntimeConfig:
 
     # auto: MirroredStrategy when several GPUs are visible, else one device.
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
+    # tpu: name of the TPU or address grpc://HOST:8470 of its worker; local on a TPU VM. Empty: the environment's.
+    tpu: str = ""
     # Of convolutions and activations; weights, statistics, softmax and losses stay float32. float16 scales losses.
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     # Keep of each block of the backbone only what goes into it, and compute the rest once more in the backward pass:

@@ -22,6 +22,7 @@ from pseudoseg_tf.files import check_directory, read_json, write_json
 # without it.)
 _FREE_ON_RESUME = (
     "runtime.",
+    "data.cache",
     "train.keep",
     "train.log_every",
     "train.pictures_every",
@@ -257,6 +258,8 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "pseudo.weight", pseudo.weight >= 0, natural
     yield "pseudo.ramp_steps", pseudo.ramp_steps >= 0, natural
 
+    on_tpu = config.runtime.strategy == "tpu" or not config.runtime.tpu
+    yield "runtime.tpu", on_tpu, f"empty with runtime.strategy={config.runtime.strategy}"
     yield "runtime.threads", config.runtime.threads >= 0, "0 (all cores) or greater"
 
 

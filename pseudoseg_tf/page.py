@@ -37,6 +37,7 @@ nav { display: flex; flex-wrap: wrap; gap: 0.3em 1.2em; margin: 1em 0; }
 .scroll { overflow-x: auto; margin: 1em 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border: 1px solid var(--line); padding: 0.25em 0.6em; text-align: right; }
+td { white-space: nowrap; }
 th { background: var(--band); vertical-align: bottom; }
 .text { text-align: left; }
 th button {

@@ -53,7 +53,7 @@ def reliability_figure(diagrams: Mapping[str, Reliability]) -> Figure:
         axes = figure.add_subplot(rows, columns, position + 1)
         axes.set_title(f"{title}\nECE {100 * reliability.ece:.2f}", fontsize=9)
         axes.bar(
-            left, reliability.accuracy, 1 / CALIBRATION_BINS, align="edge", color="#9ecae1", edgecolor="none"
+            left, reliability.accuracy, 1 / CALIBRATION_BINS, align="edge", color="#5b9bd5", edgecolor="none"
         )
         axes.plot([0, 1], [0, 1], "k--", linewidth=0.8)
         axes.plot(reliability.confidence, reliability.confidence, "kx", markersize=4)

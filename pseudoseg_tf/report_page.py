@@ -40,7 +40,8 @@ _COUNTED = 2000
 _STYLE = """
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21em), 1fr)); gap: 1em; }
 .charts figure { margin: 0; }
-.track { float: left; width: 5em; margin-right: 0.8em; text-align: left; }
+td:has(.track) { position: relative; padding-left: 6.5em; }
+.track { position: absolute; left: 0.6em; width: 5em; text-align: left; }
 .bar { display: inline-block; width: calc(var(--share) * 100%); height: 0.7em; background: var(--bar); }
 .confusion th, .confusion td { padding: 0.15em 0.35em; font-size: 0.8125rem; }
 .confusion thead th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; vertical-align: top; }

@@ -22,7 +22,7 @@ from pseudoseg_tf.data.selection import Selection
 from pseudoseg_tf.data.specs import DatasetInfo, Source
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import validation_images
-from pseudoseg_tf.inference import predict, read_info
+from pseudoseg_tf.inference import predict_as_configured, read_info
 from pseudoseg_tf.metrics import (
     CALIBRATION_BINS,
     Reliability,
@@ -198,10 +198,7 @@ class ReportedRun:
         return explained
 
     def _predict(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        data = self.config.data
-        return predict(
-            self._model, batch["image"], data.eval_size, batch["size"], data.eval_scales, data.eval_flip
-        )
+        return predict_as_configured(self._model, batch["image"], self.config.data, batch["size"])
 
 
 def open_runs(run_dirs: Sequence[str], checkpoint: str) -> list[ReportedRun]:

@@ -50,7 +50,8 @@ from pseudoseg_tf.summaries import forget_after
 from pseudoseg_tf.workers import Workers
 
 Examples = Mapping[str, tf.Tensor]
-Optimizer = Momentum | Adam | tf_keras.mixed_precision.LossScaleOptimizer
+# Momentum or Adam, for float16 inside a LossScaleOptimizer; tf_keras has no type hints.
+Optimizer = Any
 
 # Images in the picture panels.
 _PANEL_IMAGES = 4
@@ -350,7 +351,7 @@ def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
         return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU")
     if runtime.strategy == "tpu":
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(runtime.tpu or None)
         return tf.distribute.TPUStrategy(resolver)
     if runtime.strategy == "mirrored" or (runtime.strategy == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")
@@ -610,9 +611,11 @@ class Trainer(orbit.StandardTrainer):
             pixels=pixel_loss_options(self._config.train, self._optimizer.iterations),
             across_replicas=self._across_replicas,
         )
+        assert self._accumulator is not None
         self._accumulator.add(self._gradients(part_of(batch, number, parts), weights))
 
     def _apply_parts(self) -> None:
+        assert self._accumulator is not None
         self._apply(self._accumulator.take())
 
     def _weights(self) -> steps.LossWeights:

@@ -92,30 +92,38 @@ def test_parts_of_equal_images_make_the_gradient_of_the_whole(
     config: Config, sources: Sources, mode: str
 ) -> None:
     """Both parts have the same images, so the same batch statistics, and unequal numbers of labeled pixels."""
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, mode=mode))
-    part = next(iter(pipeline.training_dataset(sources, config.data, mode, 0)))
+    # Batch norm over the pooled vectors of fewer images would blow rounding errors up.
+    half = dataclasses.replace(config.data, batch_labeled=6, batch_unlabeled=6)
+    part = next(iter(pipeline.training_dataset(sources, half, mode, 0)))
     batch = tf.nest.map_structure(lambda x: tf.concat([x, x], 0), part)
     labels = batch["labeled"]["labels"].numpy()
-    labels[2:, 8:12] = 255
+    background = np.argwhere(labels[6:] == 0)
+    labels[6:][tuple(background[: 2 * len(background) // 3].T)] = 255
     batch["labeled"]["labels"] = tf.constant(labels)
-    for image in range(2):
-        assert set(np.unique(labels[image])) - {255} == set(np.unique(labels[image + 2])) - {255}
-    assert (labels[:2] != 255).sum() > 1.1 * (labels[2:] != 255).sum()
+    assert (labels[:6] != 255).sum() > 1.5 * (labels[6:] != 255).sum()
 
-    data = dataclasses.replace(config.data, batch_labeled=4, batch_unlabeled=4)
-    config = dataclasses.replace(config, data=data)
+    data = dataclasses.replace(config.data, batch_labeled=12, batch_unlabeled=12)
+    config = dataclasses.replace(config, data=data, train=dataclasses.replace(config.train, mode=mode))
     in_parts = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=2))
     whole, parts = _trainer(config, sources), _trainer(in_parts, sources)
-    for _ in range(2):
-        whole._step(batch)
-        for number in range(2):
-            parts._part(batch, tf.constant(number))
-        parts._apply_parts()
+    first = [variable.numpy() for variable in whole._variables]
+    whole._step(batch)
+    for number in range(2):
+        parts._part(batch, tf.constant(number))
+    parts._apply_parts()
     for name, metric in whole._losses.items():
-        np.testing.assert_allclose(parts._losses[name].result(), metric.result(), rtol=1e-4, err_msg=name)
-    assert int(parts._optimizer.iterations) == 2
-    for ours, theirs in zip(parts._variables, whole._variables, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4, err_msg=ours.name)
+        np.testing.assert_allclose(parts._losses[name].result(), metric.result(), rtol=1e-5, err_msg=name)
+    assert int(parts._optimizer.iterations) == 1
+    update, difference = (
+        np.array([np.linalg.norm(b - a) for a, b in zip(old, new, strict=True)])
+        for old, new in (
+            (first, [variable.numpy() for variable in whole._variables]),
+            (whole._variables, parts._variables),
+        )
+    )
+    # Without the shares, the updates of the network would differ by a tenth and more.
+    assert np.median(difference / np.maximum(update, 1e-12)) < 1e-4
+    assert (difference <= 0.02 * update + 1e-6).all()
 
 
 def test_sums_begin_again_at_zero_and_know_what_was_not_reached() -> None:

@@ -214,6 +214,10 @@ def test_wrong_override_is_named_with_what_is_allowed(override: str, parts: list
         (["pseudo.weight=-1"], "pseudo.weight"),
         (["pseudo.ramp_steps=-1"], "pseudo.ramp_steps"),
         (["runtime.threads=-1"], "runtime.threads"),
+        (["runtime.tpu=local"], "runtime.tpu"),
+        (["train.accumulate=0"], "train.accumulate"),
+        (["train.accumulate=3"], "data.batch_labeled"),
+        (["train.accumulate=4", "data.batch_unlabeled=6"], "data.batch_unlabeled"),
     ],
 )
 def test_value_out_of_range_is_refused(overrides: list[str], key: str) -> None:
@@ -230,6 +234,8 @@ def test_value_out_of_range_is_refused(overrides: list[str], key: str) -> None:
         ["data.eval_size=513,1025", "data.eval_batch=4"],
         ["data.eval_scales=0.01,4", "data.eval_flip=true"],
         ["data.min_resize=257"],
+        ["train.accumulate=2", "train.mode=supervised", "data.batch_unlabeled=1"],
+        ["runtime.tpu=local", "runtime.strategy=tpu"],
         ["data.palette=colors.txt", "data.classes="],
         ["data.palette=colors.txt"],
         ["data.palette=colors.txt", "data.classes=", "data.source=tfrecord"],
