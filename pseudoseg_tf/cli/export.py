@@ -35,8 +35,8 @@ _COMPARE = flags.DEFINE_integer("compare", 10, "Validation images to compare on;
 _MIN_SAME_CLASS = flags.DEFINE_float(
     "min_same_class",
     None,
-    "Least part of the pixels, 0 to 1, that must get evaluation's class. Absent: all but rounding; 0.98 for "
-    "tflite_float16, 0.9 for tflite_int8.",
+    "Least part of the pixels, 0 to 1, that must get evaluation's class. Absent: all but rounding; 0.95 for "
+    "tflite_float16, 0.85 for tflite_int8.",
     lower_bound=0.0,
     upper_bound=1.0,
 )
