@@ -10,11 +10,19 @@ from __future__ import annotations
 import tensorflow as tf
 
 from pseudoseg_tf import losses
+from pseudoseg_tf.config import Config
 from pseudoseg_tf.nn.grad_cam import divide_by_maximum
 from pseudoseg_tf.nn.layers import EndPoints, resize_align_corners, resize_mask
 from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.pseudo_label import AcrossReplicas, make_pseudo_label, one_replica
-from pseudoseg_tf.steps import AdditionalBatch, LabeledBatch, LossWeights, PseudoLabelOptions, WeakBranch
+from pseudoseg_tf.steps import (
+    AdditionalBatch,
+    GradientSum,
+    LabeledBatch,
+    LossWeights,
+    PseudoLabelOptions,
+    WeakBranch,
+)
 
 
 def plain_losses(
@@ -27,8 +35,29 @@ def plain_losses(
     weights: LossWeights,
     across_replicas: AcrossReplicas = one_replica,
     pixels: losses.PixelLossOptions = losses.ALL_PIXELS,
+    gradients: GradientSum | None = None,
 ) -> tuple[dict[str, tf.Tensor], WeakBranch]:
-    """As ``steps.pseudoseg_losses``; of ``options``, only those of the pseudo label itself count."""
+    """As ``steps.pseudoseg_losses``; of ``options``, only those of the pseudo label itself count.
+
+    One tape over all passes.
+    """
+    with (gradients or GradientSum()).of_pass() as terms:
+        branch = _losses(model, labeled, additional, weakly, options, weights, across_replicas, pixels, terms)
+    return {**terms, "total": tf.add_n(list(terms.values()))}, branch
+
+
+def _losses(
+    model: PseudoSegModel,
+    labeled: LabeledBatch,
+    additional: AdditionalBatch,
+    weakly: bool,
+    options: PseudoLabelOptions,
+    weights: LossWeights,
+    across_replicas: AcrossReplicas,
+    pixels: losses.PixelLossOptions,
+    terms: dict[str, tf.Tensor],
+) -> WeakBranch:
+    """Fills ``terms``."""
     # Before any batch norm is updated: this pass sees the moving statistics of the step's start.
     weak = model.features(additional["weak"], training=False)
     image_labels = additional["image_labels"]
@@ -53,15 +82,14 @@ def plain_losses(
         across_replicas=across_replicas,
     )
     strong_logits = model(additional["strong"], training=True)
-    terms = {
-        "consistency": weights.consistency
-        * losses.consistency(
-            strong_logits, pseudo_label, valid, confidence, options.threshold, across_replicas
-        )
-    }
+    terms["consistency"] = weights.consistency * losses.consistency(
+        strong_logits, pseudo_label, valid, confidence, options.threshold, across_replicas
+    )
 
     logits = model(labeled["image"], training=True)
-    terms["supervised"] = losses.pixel_cross_entropy(logits, labeled["labels"], across_replicas, pixels)
+    terms["supervised"] = weights.supervised * losses.pixel_cross_entropy(
+        logits, labeled["labels"], across_replicas, pixels
+    )
 
     end_points = model.features(labeled["image"], training=True)
     image_labels = losses.image_labels_of(labeled["labels"], model.num_classes, model.has_background)
@@ -77,8 +105,14 @@ def plain_losses(
     terms["decay"] = losses.weight_decay(model.regularized_weights, weights.decay) / across_replicas(
         tf.constant(1.0)
     )
-    branch = WeakBranch(decoder_logits, cam, sgc_logits, pseudo_label, confidence)
-    return {**terms, "total": tf.add_n(list(terms.values()))}, branch
+    return WeakBranch(decoder_logits, cam, sgc_logits, pseudo_label, confidence)
+
+
+def plain_forward_passes(config: Config) -> int:
+    """What a step costs in this form, as ``cost.forward_passes``: a backward pass counts as two forward passes."""
+    weak_passes = 2 + 3 * (config.train.mode == "weakly")
+    labeled, additional = config.data.batch_labeled, config.data.batch_unlabeled
+    return labeled * (3 + 3) + additional * (weak_passes + 3)
 
 
 def _grad_cam(model: PseudoSegModel, end_points: EndPoints, image_labels: tf.Tensor) -> tf.Tensor:

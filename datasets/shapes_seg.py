@@ -39,7 +39,7 @@ class ShapesSeg(SegmentationBuilder):
     """Scenes of overlapping objects whose pattern is their class, with complete masks.
 
     Records stand in the order of their index (train_00000, train_00001, ...), in ArrayRecord files, so
-    `tfds.data_source` reads any of them at once, and in "train[:24]" each class is the main object of four.
+    `tfds.data_source` reads any of them at once, and in "train[:16]" each class is the main object of four.
 
     Example:
       import pseudoseg_tf.datasets.shapes_seg

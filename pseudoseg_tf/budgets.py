@@ -52,17 +52,22 @@ _SMOKE = (
 _SPLIT = re.compile(r"1_(?P<part>\d+)(?:/(?P<draw>\d+))?")
 
 
-def full(row: Row, zoo: str = _ZOO) -> tuple[str, ...]:
+def full(row: Row, zoo: str = _ZOO, accumulate: int = 1) -> tuple[str, ...]:
     """The paper's run.
 
     Args:
         zoo: directory of DeepLab's model zoo, ``xception_65/model.ckpt`` and so on below it.
+        accumulate: parts that its batches are taken in, where the devices do not hold them at once.
     """
+    parts = () if accumulate == 1 else (f"train.accumulate={accumulate}",)
     first = f"init.weights={_ZOO}"
     found = f"init.weights={Path(zoo)}/"
-    return tuple(
-        found + override.removeprefix(first) if override.startswith(first) else override
-        for override in row.overrides
+    return (
+        *(
+            found + override.removeprefix(first) if override.startswith(first) else override
+            for override in row.overrides
+        ),
+        *parts,
     )
 
 

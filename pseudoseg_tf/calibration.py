@@ -23,8 +23,8 @@ from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.progress import Progress
 from pseudoseg_tf.pseudo_label import make_pseudo_label
 from pseudoseg_tf.reliability_diagram import save_reliability_diagrams
-from pseudoseg_tf.steps import PseudoLabelOptions, WeakBranch, weak_branch
-from pseudoseg_tf.train import create_model, create_strategy
+from pseudoseg_tf.steps import WeakBranch, weak_branch
+from pseudoseg_tf.train import create_model, create_strategy, pseudo_label_options
 
 ImageLabels = Literal["predicted", "given"]
 
@@ -100,13 +100,13 @@ def calibrate(
         maps = variants(config.pseudo, has_trained_sgc(config))
         metrics = {name: SegmentationMetrics(info.num_classes) for name in maps}
     if image_labels is None:
-        image_labels = "given" if config.train.mode == "weakly" else "predicted"
+        image_labels = image_labels_of_training(config)
 
     dataset = evaluation_dataset(val, config.data)
 
     @tf.function(input_signature=[dataset.element_spec])
     def compare(batch: Mapping[str, tf.Tensor]) -> None:
-        branch = _weak_branch(model, config, batch, image_labels)
+        branch = validation_branch(model, config, batch, image_labels)
         labels = tf.cast(batch["labels"], tf.float32)
         labels = resize_mask(labels, tf.shape(branch.decoder_logits)[1:3])
         for name, options in maps.items():
@@ -134,15 +134,26 @@ def calibrate(
     return result
 
 
+def image_labels_of_training(config: Config) -> ImageLabels:
+    """Which classes Grad-CAM shows while a run trains."""
+    return "given" if config.train.mode == "weakly" else "predicted"
+
+
 def has_trained_sgc(config: Config) -> bool:
     """Whether a run trains self-attention."""
     return config.train.mode != "supervised" and config.pseudo.use_attention
 
 
-def _weak_branch(
+def validation_branch(
     model: PseudoSegModel, config: Config, batch: Mapping[str, tf.Tensor], image_labels: ImageLabels
 ) -> WeakBranch:
-    """The weak branch of a training step, on a batch of ``evaluation_dataset``."""
+    """The weak branch of a training step, on a batch of ``evaluation_dataset``, with moving statistics.
+
+    Args:
+        config: of the run; without self-attention that was trained (``has_trained_sgc``) the decoder alone makes
+            the pseudo label.
+        image_labels: see ``calibrate``.
+    """
     size = tf.shape(batch["labels"])[1:3]
     valid = inside(batch["size"], (size[0], size[1]))
     features = model.features(
@@ -150,14 +161,16 @@ def _weak_branch(
         training=False,
     )
     given = image_labels_of(batch["labels"], model.num_classes, model.has_background)
-    with_sgc = has_trained_sgc(config)
+    options = pseudo_label_options(config)
+    if not has_trained_sgc(config):
+        options = options._replace(source="decoder", normalize_alone=False, use_attention=False)
     return weak_branch(
         model,
         features,
         features,
         valid,
         image_labels=given if image_labels == "given" else None,
-        options=PseudoLabelOptions(source="fused" if with_sgc else "decoder", use_attention=with_sgc),
+        options=options,
         training=False,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +12,12 @@ from pseudoseg_tf.data.decode import decode_record
 from pseudoseg_tf.data.findings import ListSummary, Report
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import write_text
+from pseudoseg_tf.page import page, swatch, table
 from pseudoseg_tf.progress import Progress
 from pseudoseg_tf.visualize import class_legend, colorize, overlay, picture_grid, save_image
 
 # Longer side, in pixels, of each of the pictures in a row.
 _TILE = 320
-_STYLE = """
-body { font-family: sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; }
-table { border-collapse: collapse; margin: 1em 0; }
-th, td { border: 1px solid #ccc; padding: 0.2em 0.6em; text-align: right; }
-td:nth-child(2), th { text-align: left; }
-li { margin: 0.3em 0; }
-.error { color: #a00; }
-.warning { color: #850; }
-.swatch { display: inline-block; width: 0.9em; height: 0.9em; border: 1px solid gray; }
-img { max-width: 100%; }
-"""
 
 
 def write_page(report: Report, folder: Path, title: str) -> Path:
@@ -55,26 +45,22 @@ def write_page(report: Report, folder: Path, title: str) -> Path:
         for class_id, key, index in shown:
             figures.append(_figure(report, class_id, key, index, pictures))
             progress.update()
+    colors = {(row, 0): swatch(color) for row, color in enumerate(report.info.palette)}
     parts = [
-        "<!DOCTYPE html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
-        f"<style>{_STYLE}</style></head><body>",
-        f"<h1>{html.escape(title)}</h1>",
         "<h2>Findings</h2>",
         *_findings(report),
         "<h2>Lists</h2>",
-        *_table(report.list_table()),
+        table(report.list_table(), "lists"),
         "<h2>Classes</h2>",
-        *_table(report.class_table(), [*report.info.palette]),
+        table(report.class_table(), "classes", colors),
         "<h2>Masks</h2>",
         "<p>For each class the images with most of its pixels: image, mask laid over it, mask. Background and "
         "ignored pixels are not tinted.</p>",
         *figures,
-        "</body></html>",
     ]
-    page = folder / "index.html"
-    write_text(page, "\n".join(parts) + "\n")
-    return page
+    path = folder / "index.html"
+    write_text(path, page(title, parts))
+    return path
 
 
 def _samples(report: Report) -> Iterator[tuple[int, str, int]]:
@@ -117,16 +103,3 @@ def _findings(report: Report) -> list[str]:
         heading = html.escape(f"{finding.severity}: {finding.kind} ({finding.count:,})")
         parts.append(f'<h3 class="{finding.severity}">{heading}</h3><ul>{lines}</ul>')
     return parts
-
-
-def _table(rows: Sequence[Sequence[str]], colors: Sequence[Sequence[int]] = ()) -> list[str]:
-    """A table with a header row; each color, red, green and blue, marks the first cell of its row."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
-    parts = ["<table>", f"<tr>{head}</tr>"]
-    for number, row in enumerate(rows[1:]):
-        cells = [html.escape(cell) for cell in row]
-        if number < len(colors):
-            color = ", ".join(map(str, colors[number]))
-            cells[0] = f'<span class="swatch" style="background: rgb({color})"></span> {cells[0]}'
-        parts.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return [*parts, "</table>"]

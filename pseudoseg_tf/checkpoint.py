@@ -144,7 +144,7 @@ def _read_arrays(weights: str) -> Mapping[str, np.ndarray]:
             with open(weights, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 _check_array_bytes(sum(info.file_size for info in file.zip.infolist()))
                 return {name: file[name] for name in file.files}
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         with h5py.File(weights, "r") as file:
 
             def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.interruption import STOPPED
 from pseudoseg_tf.progress import Progress
 
 # Seconds between two looks at the running processes.
@@ -111,10 +112,11 @@ def _log_file(run: Run, root: str | os.PathLike[str]) -> str:
 
 
 def _check(returncode: int, run: Run, root: str | os.PathLike[str]) -> None:
-    if returncode:
-        path = _log_file(run, root)
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-        raise UserError(f"{run.row}, seed {run.seed}: {lines[-1] if lines else 'failed'} (log: {path})")
+    path = _log_file(run, root)
+    last = (Path(path).read_text(encoding="utf-8", errors="replace").splitlines() or ["failed"])[-1]
+    # A run that a signal has stopped ends with status 0.
+    if returncode or last.startswith(STOPPED):
+        raise UserError(f"{run.row}, seed {run.seed}: {last} (log: {path})")
 
 
 def is_done(run_dir: Path, steps: int) -> bool:
@@ -130,11 +132,17 @@ def _steps_done(run: Run, root: str | os.PathLike[str]) -> int:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The entries of a run's ``history.jsonl`` or ``training.jsonl``; none if it is absent."""
+    """The entries of a run's ``history.jsonl`` or ``training.jsonl``; none if it is absent.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         return []
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); restore it, or train again") from error
 
 
 def last_and_best(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -126,6 +126,9 @@ class DataConfig:
     max_resize: int = 0
     # With min_resize: sides are then rounded up to a multiple of this, plus 1, within max_resize (0: not).
     resize_factor: int = 0
+    # Decoded images and masks are kept for later epochs, and evaluations: in half of the free memory, or on disk
+    # (~/.cache/pseudoseg_tf/decoded, also for later runs) as long as a tenth of it is free. The batches stay the same.
+    cache: Literal["none", "memory", "disk"] = "none"
     # Training crop (height, width), each 16k+1.
     crop_size: tuple[int, int] = (513, 513)
     # Evaluation canvas (height, width), each 16k+1; 0,0: every image at its own size, one at a time.
@@ -137,6 +140,11 @@ class DataConfig:
     eval_scales: tuple[float, ...] = (1.0,)
     # They also average over each image and its mirror image, left to right: twice the time.
     eval_flip: bool = False
+    # They also predict window by window (height, width), each 16k+1, and average the probabilities where windows
+    # overlap; 0,0: the whole canvas at once.
+    eval_window: tuple[int, int] = (0, 0)
+    # Overlap of neighboring windows, as part of a window; from 0 to 0.95.
+    eval_overlap: float = 0.25
     # Pixel-labeled images per step, over all replicas.
     batch_labeled: int = 8
     # Additional images per step, over all replicas (not read in supervised mode).
@@ -145,6 +153,9 @@ class DataConfig:
     min_scale: float = 0.5
     max_scale: float = 2.0
     scale_step: float = 0.25
+    # How crops are sampled: exact is in float32, as in the reference; fast in 8 bits, in a third of the time, and no
+    # pixel differs by more than 1 of 255.
+    sampling: Literal["exact", "fast"] = "exact"
     # Strong view: color jitter strength (0 turns it off; 1 is the reference).
     jitter_strength: float = 1.0
     # Strong view: half the side of the CutOut box in pixels (0 turns it off). The reference's
@@ -169,6 +180,10 @@ class TrainConfig:
     mode: Literal["supervised", "unlabeled", "weakly"] = "unlabeled"
     # Optimizer steps.
     steps: int = 30000
+    # Parts in which the batches of a step are taken, one after the other, where memory does not hold them at once.
+    # data.batch_labeled and data.batch_unlabeled stay those of the step, and the losses means over them. Batch norm,
+    # whose moving statistics then move with each part, Norm (paper eq. 4) and the hardest pixels see a part alone.
+    accumulate: int = 1
     # TF1's MomentumOptimizer under the learning policy, or its AdamOptimizer at a constant rate of its own.
     optimizer: Literal["momentum", "adam"] = "momentum"
     # momentum: poly decays polynomially to the end rate, step by a factor every so many steps.
@@ -276,7 +291,13 @@ class RuntimeConfig:
 
     # auto: MirroredStrategy when several GPUs are visible, else one device.
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    # tpu: name of the TPU or address grpc://HOST:8470 of its worker; local on a TPU VM. Empty: the environment's.
+    tpu: str = ""
+    # Of convolutions and activations; weights, statistics, softmax and losses stay float32. float16 scales losses.
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    # Keep of each block of the backbone only what goes into it, and compute the rest once more in the backward pass:
+    # less memory for about a third more work.
+    rematerialize: bool = False
     # Operations give the same bits in each run, on one kind of device; slower, reading of images most of all. Without
     # it examples and views are the same, and sums on accelerators may differ in their last bits.
     deterministic: bool = False

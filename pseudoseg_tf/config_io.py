@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import pseudoseg_tf
 from pseudoseg_tf.config import Config
@@ -22,6 +22,7 @@ from pseudoseg_tf.files import check_directory, read_json, write_json
 # without it.)
 _FREE_ON_RESUME = (
     "runtime.",
+    "data.cache",
     "train.keep",
     "train.log_every",
     "train.pictures_every",
@@ -32,8 +33,6 @@ _FREE_ON_RESUME = (
 )
 # Of these one is part of what the weights depend on.
 _NOT_FREE = "runtime.deterministic"
-
-_ALLOWED_SCALES = "one or more factors, each greater than 0 and at most 4, such as 0.5,1,1.5"
 
 # Steps, sizes and seeds all end in signed 32-bit numbers somewhere in TensorFlow.
 _MAX_WHOLE = 2**31 - 1
@@ -103,17 +102,20 @@ def flatten(config: Config) -> dict[str, Any]:
     return {f"{group}.{name}": value for group in groups for name, value in groups[group].items()}
 
 
-def parse_scales(flag: str, text: str) -> tuple[float, ...]:
-    """Reads a value of ``data.eval_scales`` that was given as the value of a command-line flag.
+def read_flag(flag: str, key: str, text: str) -> Any:
+    """Reads the value of a command-line flag that stands in for a key.
 
     Raises:
-      UserError: naming ``flag``, if ``validate`` would refuse the value.
+      UserError: naming ``flag``, if ``validate`` would refuse the value as that of ``key``.
     """
-    kind = _kind_of("data.eval_scales")
-    scales = _checked(flag, kind, _read(kind, text))
-    if not _are_scales(scales):
-        raise UserError(f"{flag}: found {text!r}, must be {_ALLOWED_SCALES}")
-    return scales
+    kind = _kind_of(key)
+    value = _checked(flag, kind, _read(kind, text))
+    group, _, name = key.partition(".")
+    changed = dataclasses.replace(getattr(Config(), group), **{name: value})
+    for ruled, holds, allowed in _rules(dataclasses.replace(Config(), **{group: changed})):
+        if ruled == key and not holds:
+            raise UserError(f"{flag}: found {text!r}, must be {allowed}")
+    return value
 
 
 def validate(config: Config) -> None:
@@ -193,19 +195,32 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "data.eval_size", eval_fits, f"0,0 (each image at its own size) or {_allowed_sizes(data.eval_size)}"
     yield "data.eval_batch", data.eval_batch > 0, positive
     yield "data.eval_batch", not whole or data.eval_batch == 1, "1 when data.eval_size is 0,0"
-    yield "data.eval_scales", _are_scales(data.eval_scales), _ALLOWED_SCALES
+    are_scales = bool(data.eval_scales) and all(0 < scale <= 4 for scale in data.eval_scales)
+    allowed = "one or more factors, each greater than 0 and at most 4, such as 0.5,1,1.5"
+    yield "data.eval_scales", are_scales, allowed
+    window_fits = data.eval_window == (0, 0) or all(_fits_stride(size) for size in data.eval_window)
+    allowed = f"0,0 (no windows) or {_allowed_sizes(data.eval_window)}"
+    yield "data.eval_window", window_fits, allowed
+    # At most 400 windows where there would be one: a mistaken 0.999 would run for days.
+    yield "data.eval_overlap", 0 <= data.eval_overlap <= 0.95, "from 0 to 0.95"
     yield "data.batch_labeled", data.batch_labeled > 0, positive
     yield "data.batch_unlabeled", data.batch_unlabeled > 0, positive
     yield "data.min_scale", data.min_scale > 0, positive
     yield "data.max_scale", data.max_scale >= data.min_scale, f"data.min_scale ({data.min_scale}) or greater"
     yield "data.scale_step", data.scale_step > 0, positive
     # At 2 the contrast factor's range reaches 0 and the hue makes a full turn.
+    allowed = "exact with data.min_resize, whose images are not 8 bits"
+    yield "data.sampling", data.min_resize == 0 or data.sampling == "exact", allowed
     yield "data.jitter_strength", 0 <= data.jitter_strength <= 2, "from 0 to 2"
     yield "data.cutout", data.cutout >= 0, natural
     yield "data.max_bad_examples", data.max_bad_examples >= 0, natural
     yield "data.seed", data.seed >= 0, natural
 
     yield "train.steps", train.steps > 0, positive
+    yield "train.accumulate", train.accumulate > 0, positive
+    for name in ("batch_labeled", *(["batch_unlabeled"] if train.mode != "supervised" else [])):
+        divides = train.accumulate > 0 and getattr(data, name) % train.accumulate == 0
+        yield f"data.{name}", divides, f"a multiple of train.accumulate ({train.accumulate})"
     yield "train.learning_rate", train.learning_rate > 0, positive
     yield "train.momentum", 0 <= train.momentum < 1, "0 or greater, and less than 1"
     part = "greater than 0 and at most 1"
@@ -245,6 +260,8 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "pseudo.weight", pseudo.weight >= 0, natural
     yield "pseudo.ramp_steps", pseudo.ramp_steps >= 0, natural
 
+    on_tpu = config.runtime.strategy == "tpu" or not config.runtime.tpu
+    yield "runtime.tpu", on_tpu, f"empty with runtime.strategy={config.runtime.strategy}"
     yield "runtime.threads", config.runtime.threads >= 0, "0 (all cores) or greater"
 
 
@@ -298,10 +315,6 @@ def _fits_stride(size: int) -> bool:
     return size > 16 and size % 16 == 1
 
 
-def _are_scales(scales: Sequence[float]) -> bool:
-    return bool(scales) and all(0 < scale <= 4 for scale in scales)
-
-
 def _allowed_sizes(sizes: tuple[int, int]) -> str:
     near = ",".join(str(16 * max(1, round((size - 1) / 16)) + 1) for size in sizes)
     return f"16k+1 with k of 1 or more, such as {near}"
@@ -352,12 +365,31 @@ def save(run_dir: str | os.PathLike[str], preset: str, config: Config) -> None:
     write_json(path, {"preset": preset, "config": to_dict(config), "versions": _versions()})
 
 
+class RunRecord(NamedTuple):
+    """What ``config.json`` says of a run.
+
+    Attributes:
+      preset: its name; "" if the run was started from Python without one.
+      config: every key.
+      versions: of Python and of the libraries that made the run, by name.
+    """
+
+    preset: str
+    config: Config
+    versions: Mapping[str, str]
+
+
 def load(run_dir: str | os.PathLike[str]) -> Config:
     """Reads the configuration that :func:`save` wrote.
 
     Raises:
       UserError: if ``run_dir`` is no run directory or its config.json is damaged.
     """
+    return load_record(run_dir).config
+
+
+def load_record(run_dir: str | os.PathLike[str]) -> RunRecord:
+    """Reads all that :func:`save` wrote; raises as :func:`load`."""
     path = Path(run_dir) / "config.json"
     if not path.is_file():
         raise UserError(f"{run_dir}: no config.json here, so this is not a run directory of pseudoseg-train")
@@ -369,19 +401,35 @@ def load(run_dir: str | os.PathLike[str]) -> Config:
         validate(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return config
+    versions = content.get("versions")
+    return RunRecord(str(content.get("preset", "")), config, versions if isinstance(versions, dict) else {})
+
+
+def difference_table(configs: Mapping[str, Config]) -> list[list[str]]:
+    """The keys in which configurations differ, as rows of text: a header, then key and value in each of them."""
+    values = [flatten(config) for config in configs.values()]
+    rows = [["key", *configs]]
+    for key in values[0]:
+        texts = [as_text(each[key]) for each in values]
+        if len(set(texts)) > 1:
+            rows.append([key, *texts])
+    return rows
 
 
 def load_for_evaluation(
-    run_dir: str | os.PathLike[str], scales: Sequence[float] | None = None, flip: bool | None = None
+    run_dir: str | os.PathLike[str],
+    scales: Sequence[float] | None = None,
+    flip: bool | None = None,
+    window: tuple[int, int] | None = None,
+    overlap: float | None = None,
 ) -> Config:
-    """As :func:`load`, with ``data.eval_scales`` and ``data.eval_flip`` replaced where a value is given.
+    """As :func:`load`, with the key ``data.eval_`` of each name replaced where a value is given.
 
     Raises:
       UserError: as ``load``, or a given value is not allowed.
     """
     values = to_dict(load(run_dir))
-    given = {"eval_scales": scales, "eval_flip": flip}
+    given = {"eval_scales": scales, "eval_flip": flip, "eval_window": window, "eval_overlap": overlap}
     values["data"] |= {name: value for name, value in given.items() if value is not None}
     config = from_dict(values)
     validate(config)

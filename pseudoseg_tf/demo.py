@@ -1,6 +1,6 @@
 """The whole path in minutes on drawn images: supervised against PseudoSeg, then export and prediction.
 
-Draws the shapes_seg data set; trains a supervised baseline and PseudoSeg on the same 24 labeled images with the same
+Draws the shapes_seg data set; trains a supervised baseline and PseudoSeg on the same 16 labeled images with the same
 number of steps, both from features that learned to name patterns (closeups.py), as others start from ImageNet; prints
 both scores, exports a PseudoSeg model and predicts validation images with it. Started again, it continues where it was.
 

@@ -13,13 +13,13 @@ import tensorflow as tf
 
 from pseudoseg_tf import config_io
 from pseudoseg_tf.checkpoint import find_checkpoint, restore_model
-from pseudoseg_tf.config import Config
+from pseudoseg_tf.config import Config, DataConfig
 from pseudoseg_tf.data.pipeline import evaluation_dataset
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import DatasetInfo, Source
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import write_json
-from pseudoseg_tf.inference import predict, read_info
+from pseudoseg_tf.inference import predict_as_configured, read_info
 from pseudoseg_tf.metrics import Reliability, SegmentationMetrics
 from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.progress import Progress
@@ -41,9 +41,7 @@ class Evaluator(orbit.StandardEvaluator):
         info: DatasetInfo,
         images: int,
         strategy: tf.distribute.Strategy,
-        eval_size: tuple[int, int],
-        scales: Sequence[float] = (1.0,),
-        flip: bool = False,
+        data: DataConfig,
     ) -> None:
         """Distributes the batches of the data set over the replicas.
 
@@ -53,17 +51,13 @@ class Evaluator(orbit.StandardEvaluator):
           info: the classes.
           images: number of images in ``dataset``, for the progress line.
           strategy: the strategy that the model lives in.
-          eval_size: ``data.eval_size``, the canvas of ``inference.predict``.
-          scales: ``data.eval_scales``.
-          flip: ``data.eval_flip``.
+          data: how images are predicted: canvas, scales, mirrored passes, windows.
         """
         self._model = model
         self._info = info
         self._images = images
         self._strategy = strategy
-        self._eval_size = eval_size
-        self._scales = scales
-        self._flip = flip
+        self._data = data
         # Inside a namespace, because a tf.Module replaces dictionaries among its attributes by tracked ones.
         self._latest = types.SimpleNamespace(result={}, reliability=None)
         with strategy.scope():
@@ -98,10 +92,11 @@ class Evaluator(orbit.StandardEvaluator):
     def eval_step(self, iterator: Iterator[Mapping[str, tf.Tensor]]) -> tf.Tensor:
         """Evaluates one batch on each replica; returns how many images that were, int32."""
 
+        @tf.autograph.experimental.do_not_convert
         def replica_step(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
             def score() -> tf.Tensor:
-                _, probabilities = predict(
-                    self._model, batch["image"], self._eval_size, batch["size"], self._scales, self._flip
+                _, probabilities = predict_as_configured(
+                    self._model, batch["image"], self._data, batch["size"]
                 )
                 self._metrics.update(batch["labels"], probabilities)
                 return tf.shape(batch["image"])[0]
@@ -149,7 +144,12 @@ def validation_images(config: Config, run_dir: str, info: DatasetInfo) -> Source
 
 
 def evaluate(
-    run_dir: str, checkpoint: str = "last", scales: Sequence[float] | None = None, flip: bool | None = None
+    run_dir: str,
+    checkpoint: str = "last",
+    scales: Sequence[float] | None = None,
+    flip: bool | None = None,
+    window: tuple[int, int] | None = None,
+    overlap: float | None = None,
 ) -> dict[str, Any]:
     """Scores a checkpoint of a run on the validation images.
 
@@ -160,20 +160,22 @@ def evaluate(
       checkpoint: "last", "best" or the path of a checkpoint.
       scales: in place of the run's ``data.eval_scales``: each greater than 0 and at most 4.
       flip: in place of the run's ``data.eval_flip``.
+      window: in place of the run's ``data.eval_window``; (0, 0): whole images.
+      overlap: in place of the run's ``data.eval_overlap``.
 
     Returns:
       What ``metrics.json`` holds: ``miou``, ``pixel_accuracy``, ``ece``, ``iou`` (class name -> float, or
       None for a class that is neither label nor prediction), ``images``, ``step``, ``checkpoint``, and how the
-      images were predicted: ``scales`` and ``flip``.
+      images were predicted: ``scales``, ``flip``, ``window`` and ``overlap``.
 
     Raises:
       UserError: the run directory, checkpoint or data cannot be read, the data set has other classes than
-        the run, or a scale is not allowed.
+        the run, or a given value is not allowed.
     """
     # train imports the Evaluator from here.
     from pseudoseg_tf.train import create_model, create_strategy
 
-    config = config_io.load_for_evaluation(run_dir, scales, flip)
+    config = config_io.load_for_evaluation(run_dir, scales, flip, window, overlap)
     info = read_info(os.path.join(run_dir, "dataset.json"))
     checkpoint = find_checkpoint(run_dir, checkpoint)  # before the data, which may take long to open
     # Before the data, because it also sets the number of threads.
@@ -188,12 +190,16 @@ def evaluate(
         info,
         len(val),
         strategy,
-        config.data.eval_size,
-        config.data.eval_scales,
-        config.data.eval_flip,
+        config.data,
     )
     evaluator.evaluate(tf.constant(-1))
-    predicted = {"scales": list(config.data.eval_scales), "flip": config.data.eval_flip}
+    data = config.data
+    predicted = {
+        "scales": list(data.eval_scales),
+        "flip": data.eval_flip,
+        "window": list(data.eval_window),
+        "overlap": data.eval_overlap,
+    }
     result = evaluator.result | {"step": step, "checkpoint": path} | predicted
     save_reliability_diagrams(
         os.path.join(run_dir, "reliability.png"), {f"step {step}": evaluator.reliability}

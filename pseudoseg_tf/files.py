@@ -15,6 +15,12 @@ from pseudoseg_tf.errors import UserError
 _MAX_JSON_BYTES = 4 << 20
 
 
+def cache_directory() -> Path:
+    """Where this program keeps what it can get again; nothing is made."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "pseudoseg_tf"
+
+
 def check_directory(path: str | os.PathLike[str]) -> None:
     """Checks that a directory is there or can be made, and that files can be written into it; makes nothing.
 

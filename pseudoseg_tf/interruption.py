@@ -9,6 +9,8 @@ import threading
 import types
 from collections.abc import Iterator
 
+# How the line of a run that was stopped begins.
+STOPPED = "stopped by"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -58,7 +60,7 @@ class StopSignals:
     def check(self) -> None:
         """Raises Interrupted if a signal has arrived."""
         if self.received:
-            raise Interrupted(f"stopped by {self.received}")
+            raise Interrupted(f"{STOPPED} {self.received}")
 
     def _handle(self, number: int, frame: types.FrameType | None) -> None:
         first, self.received = self.received, self.received or signal.Signals(number).name

@@ -83,8 +83,7 @@ def pixel_cross_entropy(
     if options.upsample_logits:
         logits = resize_align_corners(logits, tf.shape(labels)[1:3])
     else:
-        # As floats, because TensorFlow's kernel for integers runs on the CPU alone.
-        labels = resize_mask(tf.cast(labels, tf.float32), tf.shape(logits)[1:3], align_corners=True)
+        labels = _labels_at(labels, tf.shape(logits)[1:3])
     counted = tf.not_equal(labels, IGNORE_LABEL)
     classes = tf.where(counted, tf.cast(labels, tf.int32), 0)
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
@@ -102,6 +101,22 @@ def pixel_cross_entropy(
     chosen = ordered * tf.cast(tf.range(pixels) < hardest, tf.float32)
     present = tf.cast(tf.not_equal(chosen, 0.0), tf.float32)
     return _global_mean(chosen, tf.ones_like(chosen), present, across_replicas)
+
+
+def labeled_pixels(labels: tf.Tensor, logits_size: tuple[int, int], options: PixelLossOptions) -> tf.Tensor:
+    """1 where ``pixel_cross_entropy`` counts a pixel, else 0; float32.
+
+    Args:
+        labels: as there.
+        logits_size: height and width of the logits; the result has it if labels are resized, else that of the labels.
+    """
+    labels = labels if options.upsample_logits else _labels_at(labels, logits_size)
+    return tf.cast(tf.not_equal(labels, IGNORE_LABEL), tf.float32)
+
+
+def _labels_at(labels: tf.Tensor, size: tuple[int, int] | tf.Tensor) -> tf.Tensor:
+    # As floats, because TensorFlow's kernel for integers runs on the CPU alone.
+    return resize_mask(tf.cast(labels, tf.float32), size, align_corners=True)
 
 
 def consistency(

@@ -125,6 +125,32 @@ def intersection_over_union(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.
     return np.divide(intersection, union, out=np.full(len(union), np.nan), where=union > 0)
 
 
+def scores(
+    confusion: npt.NDArray[np.int64], reliability: Reliability, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """The metrics of counted pixels; see ``SegmentationMetrics.result``."""
+    pixels = confusion.sum()
+    if pixels == 0:
+        raise UserError(
+            f"no labeled pixel was evaluated: every mask value is {IGNORE_LABEL} (ignore); check the masks"
+        )
+    if not np.isfinite(reliability.sums).all():
+        raise UserError(
+            "the predicted probabilities are not finite: the weights have diverged; "
+            "train again with a smaller train.learning_rate"
+        )
+    iou = intersection_over_union(confusion)
+    return {
+        "miou": float(np.nanmean(iou)),
+        "pixel_accuracy": float(np.trace(confusion) / pixels),
+        "ece": reliability.ece,
+        "iou": {
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(class_names, iou, strict=True)
+        },
+    }
+
+
 class SegmentationMetrics(tf.Module):
     """Accumulates a confusion matrix and calibration sums over the batches and replicas of an evaluation.
 
@@ -167,29 +193,7 @@ class SegmentationMetrics(tf.Module):
         Raises:
           UserError: no pixel had a label, or the probabilities are not finite.
         """
-        confusion = self._confusion.numpy()
-        reliability = self.reliability()
-        pixels = confusion.sum()
-        if pixels == 0:
-            raise UserError(
-                f"no labeled pixel was evaluated: every mask value is {IGNORE_LABEL} (ignore); "
-                "check the masks"
-            )
-        if not np.isfinite(reliability.sums).all():
-            raise UserError(
-                "the predicted probabilities are not finite: the weights have diverged; "
-                "train again with a smaller train.learning_rate"
-            )
-        iou = intersection_over_union(confusion)
-        return {
-            "miou": float(np.nanmean(iou)),
-            "pixel_accuracy": float(np.trace(confusion) / pixels),
-            "ece": reliability.ece,
-            "iou": {
-                name: None if np.isnan(value) else float(value)
-                for name, value in zip(class_names, iou, strict=True)
-            },
-        }
+        return scores(self._confusion.numpy(), self.reliability(), class_names)
 
 
 def _replica_sum(shape: list[int], dtype: tf.DType, name: str) -> tf.Variable:

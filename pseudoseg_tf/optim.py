@@ -76,9 +76,14 @@ class Momentum(tf_keras.optimizers.Optimizer):
             self._built = True
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        momentum = self.momentums[self._index_dict[self._var_key(variable)]]
-        momentum.assign(momentum * self._momentum + gradient)
-        variable.assign_sub(tf.cast(self.learning_rate, variable.dtype) * momentum)
+        # TF1's own kernel: one pass over the memory.
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._index_dict[self._var_key(variable)]].handle,
+            lr=tf.cast(self.learning_rate, variable.dtype),
+            grad=gradient,
+            momentum=tf.cast(self._momentum, variable.dtype),
+        )
 
     def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "momentum": self._momentum}

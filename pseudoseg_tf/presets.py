@@ -28,7 +28,7 @@ def folder() -> Config:
 
 
 def shapes(draw: int = 0) -> Config:
-    """Drawn scenes of textured objects, made on the spot: 24 of 4000 labeled. Needs no download.
+    """Drawn scenes of textured objects, made on the spot: 16 of 4000 labeled. Needs no download.
 
     Starts from features that learned to name patterns (closeups.py). Everything is small. What differs from the
     paper, for a run of few steps: weak views are predicted in inference mode, only confident pixels are learned
@@ -39,9 +39,9 @@ def shapes(draw: int = 0) -> Config:
     Result: benchmarks/RESULTS.md.
 
     Args:
-      draw: which 24 are labeled: the first, the next, ...
+      draw: which 16 are labeled: the first, the next, ...
     """
-    first, end = 24 * draw, 24 * (draw + 1)
+    first, end = 16 * draw, 16 * (draw + 1)
     return Config(
         model=ModelConfig(
             width_multiplier=0.25,

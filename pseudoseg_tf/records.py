@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pseudoseg_tf.config import Config
+from pseudoseg_tf.cost import images_per_step
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import write_text
 
@@ -22,17 +23,19 @@ class Console:
 
     def __init__(self, config: Config, lines: JsonLines, step: int, log: Log):
         self._steps = config.train.steps
-        self._images = config.data.batch_labeled
-        if config.train.mode != "supervised":
-            self._images += config.data.batch_unlabeled
+        self._images = images_per_step(config)
         self._lines = lines
         self._log = log
         self._step = step
         # Of the inner loop alone; the first one includes compilation, so it gives no rate.
         self._since: float | None = None
 
-    def write(self, step: int, averages: Mapping[str, float]) -> None:
-        """Says where the run stands after ``step``, with the ``averages`` of the loop that ended there."""
+    def write(self, step: int, averages: Mapping[str, float]) -> float | None:
+        """Says where the run stands after ``step``, with the ``averages`` of the loop that ended there.
+
+        Returns:
+            Images a second in that loop; None if it was the first, which includes compilation.
+        """
         now = time.monotonic()
         done, seconds = step - self._step, None if self._since is None else now - self._since
         self._step = step
@@ -44,13 +47,16 @@ class Console:
         parts += [f"{name.removeprefix('loss/')} {value:.4g}" for name, value in terms.items()]
         if "pseudo/pixel_accuracy" in averages:
             parts.append(f"pseudo-label accuracy {100 * averages['pseudo/pixel_accuracy']:.1f}")
+        rate = None
         if seconds is not None:
             entry["seconds_per_step"] = seconds / done
+            rate = done * self._images / seconds
             left = datetime.timedelta(seconds=round((self._steps - step) * seconds / done))
-            parts.append(f"{done * self._images / seconds:.1f} images/s, {left} left")
+            parts.append(f"{rate:.1f} images/s, {left} left")
         self._lines.add(entry)
         self._log("  ".join(parts))
         self._since = time.monotonic()
+        return rate
 
 
 class JsonLines:

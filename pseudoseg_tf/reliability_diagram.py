@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pseudoseg_tf.metrics import CALIBRATION_BINS, Reliability
 from pseudoseg_tf.visualize import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COLUMNS = 4
 # Inches and dots per inch: a diagram is 330 pixels wide.
@@ -17,10 +21,7 @@ _SIDE, _DPI = 3.0, 110
 
 
 def save_reliability_diagrams(path: str | os.PathLike[str], diagrams: Mapping[str, Reliability]) -> None:
-    """Draws titled diagrams side by side into a PNG file.
-
-    Bars are the accuracy of each bin, crosses what it would be if confidences were right (their mean), the red steps
-    the share of the pixels that the bin holds.
+    """Draws titled diagrams side by side into a PNG file, see ``reliability_figure``.
 
     Args:
       path: file to write; it is replaced as a whole or not at all.
@@ -28,6 +29,18 @@ def save_reliability_diagrams(path: str | os.PathLike[str], diagrams: Mapping[st
 
     Raises:
       UserError: the file cannot be written.
+    """
+    save_figure(path, reliability_figure(diagrams))
+
+
+def reliability_figure(diagrams: Mapping[str, Reliability]) -> Figure:
+    """Draws titled diagrams side by side.
+
+    Bars are the accuracy of each bin, crosses what it would be if confidences were right (their mean), the red steps
+    the share of the pixels that the bin holds.
+
+    Args:
+      diagrams: title -> what is drawn below it.
     """
     # Takes half a second to import. The figure is made without pyplot, which would look for a display.
     from matplotlib.figure import Figure
@@ -40,7 +53,7 @@ def save_reliability_diagrams(path: str | os.PathLike[str], diagrams: Mapping[st
         axes = figure.add_subplot(rows, columns, position + 1)
         axes.set_title(f"{title}\nECE {100 * reliability.ece:.2f}", fontsize=9)
         axes.bar(
-            left, reliability.accuracy, 1 / CALIBRATION_BINS, align="edge", color="#9ecae1", edgecolor="white"
+            left, reliability.accuracy, 1 / CALIBRATION_BINS, align="edge", color="#5b9bd5", edgecolor="none"
         )
         axes.plot([0, 1], [0, 1], "k--", linewidth=0.8)
         axes.plot(reliability.confidence, reliability.confidence, "kx", markersize=4)
@@ -50,4 +63,4 @@ def save_reliability_diagrams(path: str | os.PathLike[str], diagrams: Mapping[st
         axes.set_xlabel("confidence", fontsize=8)
         axes.set_ylabel("accuracy; red: share of pixels", fontsize=8)
         axes.tick_params(labelsize=7)
-    save_figure(path, figure)
+    return figure

@@ -6,6 +6,7 @@ No strategy, no files: models and tensors in, tensors out.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple, TypedDict
 
 import tensorflow as tf
@@ -37,9 +38,10 @@ class LossWeights(NamedTuple):
     """Factors of the terms of the total."""
 
     consistency: float | tf.Tensor = 1.0  # L_u
-    classification: float = 1.0  # L_x
-    attention: float = 1.0  # L_sa
-    decay: float = 4e-5  # weight decay
+    classification: float | tf.Tensor = 1.0  # L_x
+    attention: float | tf.Tensor = 1.0  # L_sa
+    decay: float | tf.Tensor = 4e-5  # weight decay
+    supervised: float | tf.Tensor = 1.0  # L_s
 
 
 class PseudoLabelOptions(NamedTuple):
@@ -71,25 +73,63 @@ class WeakBranch(NamedTuple):
     confidence: tf.Tensor
 
 
+class GradientSum:
+    """The gradient of the losses, taken pass by pass: each one's activations are gone before the next begins.
+
+    The gradient of a sum at once would keep the activations of all passes.
+
+    Args:
+        variables: with respect to these; none: no gradient is taken.
+        scale: what a loss is multiplied by before its gradient is taken, as a function.
+
+    Attributes:
+        values: one for each variable; None where no loss so far depends on it.
+    """
+
+    def __init__(
+        self, variables: Sequence[tf.Variable] = (), scale: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+    ):
+        self.values: list[tf.Tensor | None] = [None] * len(variables)
+        self._variables = variables
+        self._scale = scale
+
+    @contextlib.contextmanager
+    def of_pass(self) -> Iterator[dict[str, tf.Tensor]]:
+        """Adds the gradient of the losses that are put into the dictionary within."""
+        terms: dict[str, tf.Tensor] = {}
+        with tf.GradientTape() as tape:
+            yield terms
+            loss = self._scale(tf.add_n(list(terms.values())))
+        new = tape.gradient(loss, self._variables)
+        self.values = [_sum(*pair) for pair in zip(self.values, new, strict=True)]
+
+    def before(self, images: tf.Tensor) -> tf.Tensor:
+        """``images``, to begin the next pass with: they wait for the gradients so far."""
+        return _after([value for value in self.values if value is not None], images)
+
+
 def supervised_losses(
     model: PseudoSegModel,
     labeled: LabeledBatch,
     weights: LossWeights,
     across_replicas: AcrossReplicas = one_replica,
     pixels: losses.PixelLossOptions = losses.ALL_PIXELS,
+    gradients: GradientSum | None = None,
 ) -> dict[str, tf.Tensor]:
     """L_s and weight decay: plain DeepLabv3+, the paper's supervised baseline.
 
     Args:
         pixels: which pixels count in L_s, and how much.
+        gradients: gets the gradient; None: nobody asks for it.
     """
-    logits = model(labeled["image"], training=True)
-    return _with_total(
-        {
-            "supervised": losses.pixel_cross_entropy(logits, labeled["labels"], across_replicas, pixels),
-            "decay": _decay(model, weights, across_replicas),
-        }
-    )
+    gradients = gradients or GradientSum()
+    with gradients.of_pass() as terms:
+        logits = model(labeled["image"], training=True)
+        terms["supervised"] = weights.supervised * losses.pixel_cross_entropy(
+            logits, labeled["labels"], across_replicas, pixels
+        )
+        terms["decay"] = _decay(model, weights, across_replicas)
+    return _with_total(terms)
 
 
 def pseudoseg_losses(
@@ -102,6 +142,7 @@ def pseudoseg_losses(
     weights: LossWeights,
     across_replicas: AcrossReplicas = one_replica,
     pixels: losses.PixelLossOptions = losses.ALL_PIXELS,
+    gradients: GradientSum | None = None,
 ) -> tuple[dict[str, tf.Tensor], WeakBranch]:
     """The four losses and weight decay of one batch (paper sections 3.1 to 3.3).
 
@@ -114,11 +155,13 @@ def pseudoseg_losses(
             train the classifier, as in the reference. Otherwise the classifier's own prediction masks
             Grad-CAM and the labeled images train the classifier.
         pixels: which pixels count in L_s and L_sa, and how much.
+        gradients: gets the gradient of the total; None: nobody asks for it.
 
     Returns:
         Losses "supervised" (L_s), "consistency" (L_u), "classification" (L_x), "attention" (L_sa), "decay",
         already weighted, and their sum "total"; and the weak branch. Terms that have nothing to train are 0.
     """
+    gradients = gradients or GradientSum()
     classify_weak = weakly and not options.classify_labeled
     classify_labels = options.classify_labeled if weakly else options.use_attention
     # How often the reference passes these images through the backbone.
@@ -132,15 +175,17 @@ def pseudoseg_losses(
     needs_moving = wants_moving and model.fine_tune_batch_norm
     moving = model.features(additional["weak"], training=False) if needs_moving else None
     batch = None
-    if classify_weak or moving is None or not options.weak_inference:
+    if classify_weak:
+        with gradients.of_pass() as weak_terms, statistics_updates(model.backbone, weak_passes):
+            batch = model.features(additional["weak"], training=True)
+            image_logits, _ = model.classify(batch, training=True)
+            weak_terms["classification"] = weights.classification * losses.image_classification(
+                image_logits, additional["image_labels"], across_replicas
+            )
+        terms |= weak_terms
+    elif moving is None or not options.weak_inference:
         with statistics_updates(model.backbone, weak_passes):
             batch = model.features(additional["weak"], training=True)
-    if classify_weak:
-        assert batch is not None
-        image_logits, _ = model.classify(batch, training=True)
-        terms["classification"] = losses.image_classification(
-            image_logits, additional["image_labels"], across_replicas
-        )
     cam_features = moving or batch
     decoder_features = cam_features if options.weak_inference else batch
     assert cam_features is not None and decoder_features is not None
@@ -155,42 +200,45 @@ def pseudoseg_losses(
         across_replicas=across_replicas,
     )
 
-    with contextlib.nullcontext() if options.strong_statistics else statistics_updates(model, 0):
-        strong_logits = model(additional["strong"], training=True)
-    size = tf.shape(strong_logits)[1:3]
-    terms["consistency"] = losses.consistency(
-        strong_logits,
-        branch.pseudo_label,
-        resize_mask(tf.cast(additional["valid"], tf.float32), size),
-        branch.confidence,
-        options.threshold,
-        across_replicas,
-    )
+    strong = _after([branch.pseudo_label], gradients.before(additional["strong"]))
+    keeps_statistics = contextlib.nullcontext() if options.strong_statistics else statistics_updates(model, 0)
+    with gradients.of_pass() as strong_terms, keeps_statistics:
+        strong_logits = model(strong, training=True)
+        size = tf.shape(strong_logits)[1:3]
+        strong_terms["consistency"] = weights.consistency * losses.consistency(
+            strong_logits,
+            branch.pseudo_label,
+            resize_mask(tf.cast(additional["valid"], tf.float32), size),
+            branch.confidence,
+            options.threshold,
+            across_replicas,
+        )
+    terms |= strong_terms
 
     # One pass of the labeled images serves decoder, classifier and self-attention.
-    with statistics_updates(model.backbone, labeled_passes):
-        end_points = model.features(labeled["image"], training=True)
-    decoder_logits = model.decode(end_points, training=True)
-    terms["supervised"] = losses.pixel_cross_entropy(
-        decoder_logits, labeled["labels"], across_replicas, pixels
-    )
-    image_labels = losses.image_labels_of(labeled["labels"], model.num_classes, model.has_background)
-    image_logits, cam_weights = model.classify(end_points, training=True)
-    if classify_labels:
-        terms["classification"] = losses.image_classification(image_logits, image_labels, across_replicas)
-    if options.use_attention:
-        cam = model.grad_cam(end_points, cam_weights, image_labels)
-        valid = resize_mask(tf.cast(labeled["valid"], tf.float32), size)
-        sgc_logits = model.sgc(end_points, cam, valid, training=True)
-        terms["attention"] = losses.pixel_cross_entropy(
-            sgc_logits, labeled["labels"], across_replicas, pixels
+    images = gradients.before(labeled["image"])
+    with gradients.of_pass() as labeled_terms:
+        with statistics_updates(model.backbone, labeled_passes):
+            end_points = model.features(images, training=True)
+        decoder_logits = model.decode(end_points, training=True)
+        labeled_terms["supervised"] = weights.supervised * losses.pixel_cross_entropy(
+            decoder_logits, labeled["labels"], across_replicas, pixels
         )
-
-    terms["consistency"] *= weights.consistency
-    terms["classification"] *= weights.classification
-    terms["attention"] *= weights.attention
-    terms["decay"] = _decay(model, weights, across_replicas)
-    return _with_total(terms), branch
+        image_labels = losses.image_labels_of(labeled["labels"], model.num_classes, model.has_background)
+        image_logits, cam_weights = model.classify(end_points, training=True)
+        if classify_labels:
+            labeled_terms["classification"] = weights.classification * losses.image_classification(
+                image_logits, image_labels, across_replicas
+            )
+        if options.use_attention:
+            cam = model.grad_cam(end_points, cam_weights, image_labels)
+            valid = resize_mask(tf.cast(labeled["valid"], tf.float32), size)
+            sgc_logits = model.sgc(end_points, cam, valid, training=True)
+            labeled_terms["attention"] = weights.attention * losses.pixel_cross_entropy(
+                sgc_logits, labeled["labels"], across_replicas, pixels
+            )
+        labeled_terms["decay"] = _decay(model, weights, across_replicas)
+    return _with_total(terms | labeled_terms), branch
 
 
 def weak_branch(
@@ -241,6 +289,16 @@ def weak_branch(
         across_replicas=across_replicas,
     )
     return WeakBranch(decoder_logits, cam, sgc_logits, pseudo_label, confidence)
+
+
+def _after(first: Sequence[tf.Tensor], images: tf.Tensor) -> tf.Tensor:
+    """``images``, not before ``first`` are computed."""
+    with tf.control_dependencies(first):
+        return tf.identity(images)
+
+
+def _sum(a: tf.Tensor | None, b: tf.Tensor | None) -> tf.Tensor | None:
+    return b if a is None else a if b is None else a + b
 
 
 def _constant(end_points: EndPoints) -> EndPoints:

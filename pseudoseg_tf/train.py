@@ -17,19 +17,21 @@ import tensorflow as tf
 
 from pseudoseg_tf import config_io, losses, steps, visualize
 from pseudoseg_tf._keras import tf_keras
+from pseudoseg_tf.accumulation import GradientAccumulator, part_of, part_weights
 from pseudoseg_tf.checkpoint import checkpoint_directory, load_initial_weights
 from pseudoseg_tf.checkpoint_files import Checkpoints, checkpoint_prefixes
 from pseudoseg_tf.config import Config, RuntimeConfig, TrainConfig
 from pseudoseg_tf.data import color, pipeline
 from pseudoseg_tf.data.bad_examples import BadExamples
+from pseudoseg_tf.data.decode import decode_record
 from pseudoseg_tf.data.sources import Sources, open_sources
-from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo
+from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, Source
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import Evaluator
 from pseudoseg_tf.files import write_json
 from pseudoseg_tf.finite_watch import FiniteWatch, NonFiniteStep
-from pseudoseg_tf.interruption import Interrupted, StopSignals
-from pseudoseg_tf.metrics import SegmentationMetrics
+from pseudoseg_tf.interruption import STOPPED, Interrupted, StopSignals
+from pseudoseg_tf.metrics import Reliability, SegmentationMetrics
 from pseudoseg_tf.nn.layers import resize_mask
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.optim import (
@@ -42,11 +44,14 @@ from pseudoseg_tf.optim import (
     ramp_up,
 )
 from pseudoseg_tf.records import Console, JsonLines, Log
+from pseudoseg_tf.reliability_diagram import reliability_figure
 from pseudoseg_tf.run_lock import claimed
 from pseudoseg_tf.summaries import forget_after
 from pseudoseg_tf.workers import Workers
 
 Examples = Mapping[str, tf.Tensor]
+# Momentum or Adam, for float16 inside a LossScaleOptimizer; tf_keras has no type hints.
+Optimizer = Any
 
 # Images in the picture panels.
 _PANEL_IMAGES = 4
@@ -72,9 +77,10 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
         UserError: anything wrong in the configuration, the data or the directory, or a loss that is not finite.
         Interrupted: a signal has stopped it; a checkpoint of its last step is there.
     """
+    with StopSignals() as signals, signals.at_once():
+        strategy = create_strategy(config.runtime)
+    # Anew: where there are several workers TensorFlow has taken SIGTERM for itself.
     with StopSignals() as signals:
-        with signals.at_once():
-            strategy = create_strategy(config.runtime)
         workers = Workers(strategy, run_dir)
         with claimed(workers.own_dir):
             with signals.at_once():
@@ -110,7 +116,7 @@ class _Run:
         begun = bool(checkpoint_prefixes(last))
         with strategy.scope():
             model = create_model(config, sources.info, None if begun else log)
-            optimizer = create_optimizer(config.train)
+            optimizer = create_optimizer(config.train, config.runtime.precision)
             optimizer.build(model.trainable_variables)
         # Not before the first weights are there: a run that could not begin must not claim the directory.
         if workers.is_chief:
@@ -139,9 +145,7 @@ class _Run:
             sources.info,
             len(sources.val),
             strategy,
-            config.data.eval_size,
-            config.data.eval_scales,
-            config.data.eval_flip,
+            config.data,
         )
         self._panel = (
             _Panel(config, model, sources, workers.own_dir, self._bad_examples)
@@ -211,17 +215,20 @@ class _Run:
             self._evaluate_and_save(done)
         while done < end:
             if self._workers.several and self._workers.any(bool(self._signals.received)):
-                raise Interrupted(f"stopped by {self._signals.received or 'a signal to another worker'}")
+                raise Interrupted(f"{STOPPED} {self._signals.received or 'a signal to another worker'}")
             intervals = (every.log_every, every.evaluate_every, every.checkpoint_every, every.pictures_every)
             done = min(end, *(_next_multiple(done, interval) for interval in intervals))
             with _without_output():
                 self._controller.train(done, checkpoint_at_completion=False)
-            self._console.write(done, self.trainer.averages)
+            rate = self._console.write(done, self.trainer.averages)
+            if rate is not None:
+                with self._controller.summary_manager.summary_writer().as_default():
+                    tf.summary.scalar("images_per_second", rate, step=done)
             if self._bad_examples:
                 self._bad_examples.report(self._log)
-            self.trainer.begin_interval()
             if self._panel and (done % every.pictures_every == 0 or done == end):
-                self._panel.write(done, self._controller.summary_manager)
+                self._panel.write(done, self.trainer.reliability, self._controller.summary_manager)
+            self.trainer.begin_interval()
             self._evaluate_and_save(done)
         entries = self._history.entries
         return {"last": entries[-1], "best": max(entries, key=lambda entry: entry["miou"])}
@@ -340,11 +347,12 @@ def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
                 f"runtime.threads: found {runtime.threads}, but TensorFlow already runs in this process with "
                 "another number; set it before anything else uses TensorFlow"
             ) from error
-    gpus = tf.config.list_logical_devices("GPU")
     if runtime.strategy == "multi_worker":
+        # Before anything asks for the devices: it is what makes them.
         return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
     if runtime.strategy == "tpu":
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(runtime.tpu or None)
         return tf.distribute.TPUStrategy(resolver)
     if runtime.strategy == "mirrored" or (runtime.strategy == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")
@@ -366,13 +374,14 @@ def create_model(config: Config, info: DatasetInfo, log: Log | None = None) -> P
         log: takes one line on the first weights that were loaded; None: a checkpoint will follow, load none.
     """
     before = tf_keras.mixed_precision.global_policy()
-    if config.runtime.precision == "bfloat16":
-        tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    if config.runtime.precision != "float32":
+        tf_keras.mixed_precision.set_global_policy(f"mixed_{config.runtime.precision}")
     try:
         model = build_model(
             info.num_classes,
             background=info.has_background,
             **dataclasses.asdict(config.model),
+            rematerialize=config.runtime.rematerialize,
             seed=config.train.seed,
         )
     finally:
@@ -382,11 +391,18 @@ def create_model(config: Config, info: DatasetInfo, log: Log | None = None) -> P
     return model
 
 
-def create_optimizer(train: TrainConfig) -> Momentum | Adam:
-    """The optimizer of a configuration, without its variables; call it in the strategy's scope."""
+def create_optimizer(train: TrainConfig, precision: str = "float32") -> Optimizer:
+    """The optimizer of a configuration, without its variables; call it in the strategy's scope.
+
+    With float16, whose range gradients leave at both ends, it scales losses: by as much as goes without overflow, a
+    step that does overflow being left out. A checkpoint of it serves any precision.
+    """
+    optimizer: Optimizer
     if train.optimizer == "adam":
-        return Adam(train.adam_learning_rate, epsilon=train.adam_epsilon)
-    return Momentum(create_schedule(train), train.momentum)
+        optimizer = Adam(train.adam_learning_rate, epsilon=train.adam_epsilon)
+    else:
+        optimizer = Momentum(create_schedule(train), train.momentum)
+    return tf_keras.mixed_precision.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
 
 
 def create_schedule(train: TrainConfig) -> PolynomialDecay | StepDecay | SlowStart:
@@ -431,7 +447,7 @@ class Trainer(orbit.StandardTrainer):
         self,
         config: Config,
         model: PseudoSegModel,
-        optimizer: Momentum | Adam,
+        optimizer: Optimizer,
         strategy: tf.distribute.Strategy,
         sources: Sources,
         before_step: Callable[[], None] = lambda: None,
@@ -449,6 +465,7 @@ class Trainer(orbit.StandardTrainer):
         self._sources = sources
         self._across_replicas = _replica_sum if strategy.num_replicas_in_sync > 1 else steps.one_replica
         self._variables = model.trainable_variables
+        self._scales_losses = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
         self._multipliers = model_gradient_multipliers(model, config.train)
         unlabeled = config.train.mode != "supervised"
         names = ["total", "supervised", "decay"]
@@ -463,10 +480,21 @@ class Trainer(orbit.StandardTrainer):
             self._pseudo_metrics = (
                 {name: SegmentationMetrics(sources.info.num_classes) for name in maps} if watched else {}
             )
+            self._accumulator = GradientAccumulator(self._variables) if config.train.accumulate > 1 else None
         self.interval = tf.train.Checkpoint(
             steps=self._steps, losses=self._losses, pseudo_labels=self._pseudo_metrics
         )
-        self._replica_step = tf.function(self._step, jit_compile=True) if config.runtime.jit else self._step
+        self._replica_step = self._prepared(self._step)
+        self._replica_part = self._prepared(self._part)
+        self._replica_apply = self._prepared(self._apply_parts)
+        shares = strategy.num_replicas_in_sync * config.train.accumulate
+        for name in ("batch_labeled", *(["batch_unlabeled"] if unlabeled else [])):
+            size = getattr(config.data, name)
+            if size % shares:
+                raise UserError(
+                    f"data.{name}={size} cannot be shared by {strategy.num_replicas_in_sync} replicas in "
+                    f"train.accumulate={config.train.accumulate} parts: choose a multiple of {shares}"
+                )
 
     def start_at(self, step: int, redrawn: Sequence[int] = ()) -> None:
         """Makes the input pipeline begin with the batch of ``step``; ``redrawn`` as in ``training_dataset``."""
@@ -521,7 +549,13 @@ class Trainer(orbit.StandardTrainer):
         return loop
 
     def train_step(self, iterator: Iterator[Any]) -> None:
-        self._strategy.run(self._replica_step, args=(next(iterator),))
+        batch = next(iterator)
+        if self._accumulator is None:
+            self._strategy.run(self._replica_step, args=(batch,))
+        else:
+            for number in tf.range(self._config.train.accumulate):
+                self._strategy.run(self._replica_part, args=(batch, number))
+            self._strategy.run(self._replica_apply)
         self._steps.assign_add(1)
 
     def train_loop_end(self) -> dict[str, float]:
@@ -537,46 +571,88 @@ class Trainer(orbit.StandardTrainer):
         self.averages = result
         return result
 
-    # AutoGraph has nothing to convert in a step, and takes as long as tracing it.
-    @tf.autograph.experimental.do_not_convert
+    @property
+    def reliability(self) -> dict[str, Reliability]:
+        """How confidence and accuracy of the maps agreed since ``begin_interval``, where ``averages`` has their ECE."""
+        return {
+            name: metrics.reliability()
+            for name, metrics in self._pseudo_metrics.items()
+            if not metrics.is_empty()
+        }
+
+    def _prepared(self, step: Callable[..., None]) -> Callable[..., None]:
+        """A part of ``train_step`` as the replicas run it."""
+        # AutoGraph has nothing to convert in a step, and takes as long as tracing it.
+        plain = tf.autograph.experimental.do_not_convert(step)
+        return tf.function(plain, jit_compile=True) if self._config.runtime.jit else plain
+
     def _step(self, batch: Mapping[str, Examples]) -> None:
         """One optimizer step on this replica's share of the batch."""
+        self._apply(self._gradients(batch, self._weights()))
+
+    def _part(self, batch: Mapping[str, Examples], number: tf.Tensor) -> None:
+        """Adds the gradients of one part of that share, of ``train.accumulate``, to those before."""
+        parts = self._config.train.accumulate
+        height, width = self._config.data.crop_size
+        decoder, last = (
+            ((height - 1) // stride + 1, (width - 1) // stride + 1)
+            for stride in (4, self._config.model.output_stride)
+        )
+        valid = None
+        if "unlabeled" in batch:
+            # Nothing else of the views is computed for it.
+            valid = additional_batch(self._model, batch["unlabeled"], self._config.data.cutout)["valid"]
+        weights = part_weights(
+            self._weights(),
+            batch["labeled"]["labels"],
+            valid,
+            number,
+            parts,
+            sizes={"supervised": decoder, "attention": last, "consistency": decoder},
+            pixels=pixel_loss_options(self._config.train, self._optimizer.iterations),
+            across_replicas=self._across_replicas,
+        )
+        assert self._accumulator is not None
+        self._accumulator.add(self._gradients(part_of(batch, number, parts), weights))
+
+    def _apply_parts(self) -> None:
+        assert self._accumulator is not None
+        self._apply(self._accumulator.take())
+
+    def _weights(self) -> steps.LossWeights:
         train, pseudo = self._config.train, self._config.pseudo
-        weights = steps.LossWeights(
+        return steps.LossWeights(
             consistency=pseudo.weight * ramp_up(self._optimizer.iterations, pseudo.ramp_steps),
             classification=train.classification_weight,
             attention=train.attention_weight,
             decay=train.weight_decay,
         )
+
+    def _gradients(self, batch: Mapping[str, Examples], weights: steps.LossWeights) -> list[tf.Tensor | None]:
+        """The gradient of the total, and what the console and the records say of these examples."""
+        train = self._config.train
+        scale = self._optimizer.get_scaled_loss if self._scales_losses else tf.identity
+        gradients = steps.GradientSum(self._variables, scale)
         pixels = pixel_loss_options(train, self._optimizer.iterations)
         labeled = labeled_batch(self._model, batch["labeled"])
-        with tf.GradientTape() as tape:
-            if train.mode == "supervised":
-                terms = steps.supervised_losses(self._model, labeled, weights, self._across_replicas, pixels)
-            else:
-                additional = additional_batch(self._model, batch["unlabeled"], self._config.data.cutout)
-                terms, branch = steps.pseudoseg_losses(
-                    self._model,
-                    labeled,
-                    additional,
-                    weakly=train.mode == "weakly",
-                    options=pseudo_label_options(self._config),
-                    weights=weights,
-                    across_replicas=self._across_replicas,
-                    pixels=pixels,
-                )
-        gradients = tape.gradient(terms["total"], self._variables)
-        self._watch_step(terms, gradients)
-        # The shares of the replicas add up to the gradient of the global batch; the optimizer sums them.
-        self._optimizer.apply_gradients(
-            [
-                (gradient * multiplier, variable)
-                for gradient, multiplier, variable in zip(
-                    gradients, self._multipliers, self._variables, strict=True
-                )
-                if gradient is not None
-            ]
-        )
+        if train.mode == "supervised":
+            terms = steps.supervised_losses(
+                self._model, labeled, weights, self._across_replicas, pixels, gradients
+            )
+        else:
+            additional = additional_batch(self._model, batch["unlabeled"], self._config.data.cutout)
+            terms, branch = steps.pseudoseg_losses(
+                self._model,
+                labeled,
+                additional,
+                weakly=train.mode == "weakly",
+                options=pseudo_label_options(self._config),
+                weights=weights,
+                across_replicas=self._across_replicas,
+                pixels=pixels,
+                gradients=gradients,
+            )
+        self._watch.see_losses(self._optimizer.iterations, terms, self._across_replicas)
         for name, metric in self._losses.items():
             metric.update_state(terms[name])
         if self._pseudo_metrics:
@@ -590,11 +666,25 @@ class Trainer(orbit.StandardTrainer):
             }
             for name, metrics in self._pseudo_metrics.items():
                 metrics.update(labels, probabilities[name])
+        return gradients.values
 
-    def _watch_step(self, terms: Mapping[str, tf.Tensor], gradients: Sequence[tf.Tensor | None]) -> None:
-        step = self._optimizer.iterations
-        self._watch.see_losses(step, terms, self._across_replicas)
-        self._watch.see_gradients(step, [g for g in gradients if g is not None], self._across_replicas)
+    def _apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
+        if self._scales_losses:
+            # It looks for overflow itself, which is no mistake of anybody's.
+            gradients = self._optimizer.get_unscaled_gradients(gradients)
+        else:
+            known = [gradient for gradient in gradients if gradient is not None]
+            self._watch.see_gradients(self._optimizer.iterations, known, self._across_replicas)
+        # The shares of the replicas add up to the gradient of the global batch; the optimizer sums them.
+        self._optimizer.apply_gradients(
+            [
+                (gradient if multiplier == 1.0 else gradient * multiplier, variable)
+                for gradient, multiplier, variable in zip(
+                    gradients, self._multipliers, self._variables, strict=True
+                )
+                if gradient is not None
+            ]
+        )
 
 
 def labeled_batch(model: PseudoSegModel, examples: Examples) -> steps.LabeledBatch:
@@ -678,10 +768,17 @@ class _Panel:
         dataset = pipeline.training_dataset(sources, data, config.train.mode, 0, bad_examples=bad_examples)
         batch = next(iter(dataset))
         self._examples = batch["unlabeled"]
+        assert sources.unlabeled is not None
+        ids = pipeline.example_ids(sources.unlabeled, data, "unlabeled", 0)
+        self._images = [_image_or_white(sources.unlabeled, record_id) for record_id in ids]
 
-    def write(self, step: int, summaries: orbit.utils.SummaryManager) -> None:
+    def write(
+        self, step: int, reliability: Mapping[str, Reliability], summaries: orbit.utils.SummaryManager
+    ) -> None:
+        """Draws the panel of ``step`` and, where masks are known, reliability diagrams of the maps."""
         additional, branch = self._pseudo_labels()
         picture = visualize.pseudo_label_panel(
+            images=self._images,
             weak=self._pixels(additional["weak"]),
             strong=self._pixels(additional["strong"]),
             cam=branch.cam.numpy(),
@@ -696,8 +793,11 @@ class _Panel:
         visualize.save_image(os.path.join(self._directory, f"step-{step:08d}.png"), picture)
         with summaries.summary_writer().as_default():
             tf.summary.image("pseudo_labels", picture[np.newaxis], step=step)
+            if reliability:
+                diagrams = visualize.figure_pixels(reliability_figure(reliability))
+                tf.summary.image("reliability", diagrams[np.newaxis], step=step)
 
-    @tf.function
+    @tf.function(autograph=False)
     def _pseudo_labels(self) -> tuple[steps.AdditionalBatch, steps.WeakBranch]:
         additional = additional_batch(self._model, self._examples, self._config.data.cutout)
         features = self._model.features(additional["weak"], training=False)
@@ -715,3 +815,11 @@ class _Panel:
     def _pixels(self, normalized: tf.Tensor) -> np.ndarray:
         """Normalized images back to uint8."""
         return np.clip(self._model.denormalize(normalized).numpy(), 0, 255).astype(np.uint8)
+
+
+def _image_or_white(source: Source, record_id: str) -> np.ndarray:
+    """The image of a record, uint8 [h, w, 3]; white if it cannot be used, so that the views are those of another."""
+    try:
+        return decode_record(source.read(source.ids.index(record_id)), source.info.num_classes)[0]
+    except UserError:
+        return np.full([1, 1, 3], 255, np.uint8)

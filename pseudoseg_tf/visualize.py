@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,21 @@ def overlay(
     return np.where(((labels >= background) & (labels != IGNORE_LABEL))[..., None], tinted, image)
 
 
+def class_heat(cam: Scores, palette: Palette, background: bool = True) -> UInt8:
+    """Colors class maps: each cell in the color of its highest score, as bright as that is high.
+
+    Args:
+      cam: [..., K] in [0, 1].
+      palette: (red, green, blue) of each class.
+      background: class 0 is the background, which has no map: K is one less than there are classes.
+
+    Returns:
+      uint8 [..., 3].
+    """
+    colors = colorize((cam.argmax(axis=-1) + background).astype(np.uint8), palette)
+    return np.rint(colors * cam.max(axis=-1, keepdims=True)).astype(np.uint8)
+
+
 def save_palette_png(path: str | os.PathLike[str], labels: UInt8, palette: Palette) -> None:
     """Writes class ids as a PNG of mode P: viewers show the colors, readers get the ids.
 
@@ -69,9 +85,14 @@ def save_palette_png(path: str | os.PathLike[str], labels: UInt8, palette: Palet
       labels: uint8 [H, W].
       palette: (red, green, blue) of each class.
     """
+    _save_picture(palette_picture(labels, palette), Path(path))
+
+
+def palette_picture(labels: UInt8, palette: Palette) -> Image.Image:
+    """Class ids, uint8 [H, W], as an image of mode P."""
     picture = Image.fromarray(labels)
     picture.putpalette(_color_table(palette).tobytes())
-    _save_picture(picture, Path(path))
+    return picture
 
 
 def save_image(path: str | os.PathLike[str], image: UInt8) -> None:
@@ -88,8 +109,16 @@ def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
     _save(Path(path), lambda temporary: figure.savefig(temporary, format="png"))
 
 
+def figure_pixels(figure: Figure) -> UInt8:
+    """A matplotlib figure as uint8 [H, W, 3]."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
 def pseudo_label_panel(
     *,
+    images: Sequence[UInt8],
     weak: UInt8,
     strong: UInt8,
     cam: Scores,
@@ -105,9 +134,10 @@ def pseudo_label_panel(
     """Draws how pseudo labels came about: one row an example, one titled column a stage, and a legend.
 
     Args:
+      images: uint8 [h, w, 3] each, the images that the views were made of; of any sizes.
       weak: uint8 [B, H, W, 3], the weak view.
       strong: uint8 [B, H, W, 3], the strong view.
-      cam: [B, h, w, K] in [0, 1], Grad-CAM; its largest score over the classes is shown as heat.
+      cam: [B, h, w, K] in [0, 1], Grad-CAM, see ``class_heat``.
       sgc: [B, h, w, C], scores after self-attention.
       decoder: [B, h, w, C], scores of the decoder.
       pseudo: [B, h, w, C], the pseudo label, soft or hard.
@@ -126,10 +156,12 @@ def pseudo_label_panel(
         "pseudo label": _best(pseudo[:examples]),
         "ground truth": labels[:examples],
     }
-    columns = {
+    background = sgc.shape[-1] > cam.shape[-1]
+    columns: dict[str, Sequence[UInt8] | UInt8] = {
+        "image": [_framed(image, weak.shape[1:3]) for image in images[:examples]],
         "weak view": weak[:examples],
         "strong view": strong[:examples],
-        "Grad-CAM": _heat(cam[:examples].max(axis=-1)),
+        "Grad-CAM": class_heat(cam[:examples], palette, background),
         **{title: colorize(each, palette) for title, each in ids.items()},
     }
 
@@ -193,10 +225,14 @@ def _best(scores: Scores) -> UInt8:
     return scores.argmax(axis=-1).astype(np.uint8)
 
 
-def _heat(values: Scores) -> UInt8:
-    """Colors [0, 1] from black over red and yellow to white; float [...] to uint8 [..., 3]."""
-    channels = [np.clip(3 * values - offset, 0, 1) for offset in range(3)]
-    return np.rint(255 * np.stack(channels, axis=-1)).astype(np.uint8)
+def _framed(image: UInt8, shape: tuple[int, ...]) -> UInt8:
+    """The whole image on white, of the proportions of ``shape``, height and width."""
+    height, width = image.shape[:2]
+    factor = max(height / shape[0], width / shape[1])
+    frame = np.full([max(1, round(side * factor)) for side in shape] + [3], 255, np.uint8)
+    top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
+    frame[top : top + height, left : left + width] = image
+    return frame
 
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

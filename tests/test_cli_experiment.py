@@ -14,6 +14,7 @@ import pytest
 from pseudoseg_tf import comparison, config_io
 from pseudoseg_tf.budgets import configuration, full, run_of, smoke
 from pseudoseg_tf.comparison import Run
+from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.experiment_catalog import load_experiment
 from pseudoseg_tf.experiment_report import (
     Result,
@@ -170,6 +171,18 @@ def test_each_run_is_a_process_of_its_program(
     assert command[1:4] == ["-m", f"pseudoseg_tf.cli.{program}", f"--run_dir={tmp_path / 'row-seed3'}"]
     assert ("--preset=shapes" in command) == configured
     assert ("--set=data.seed=3" in command and "--set=train.steps=2" in command) == configured
+
+
+def test_a_run_that_was_stopped_stops_the_comparison(tmp_path: Path) -> None:
+    run = Run("row", 3, "shapes", ())
+    log = tmp_path / "row-seed3.log"
+    log.write_text("step 1/2\nstopped by SIGTERM after step 1 of 2\n")
+    with pytest.raises(
+        UserError, match=r"^row, seed 3: stopped by SIGTERM after step 1 of 2 \(log: .*3\.log\)$"
+    ):
+        comparison._check(0, run, tmp_path)
+    log.write_text("stopped by SIGTERM after step 1 of 2\nstep 2: validation\n")
+    comparison._check(0, run, tmp_path)
 
 
 def test_a_run_is_done_when_its_last_step_is_scored(tmp_path: Path) -> None:

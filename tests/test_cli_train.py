@@ -118,8 +118,10 @@ def test_run_of_another_configuration_is_refused(folder: list[str], tmp_path: Pa
 def test_dry_run_of_the_program(folder: list[str], tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     flags = [f"--set={override}" for override in [*folder, "init.weights=", "train.steps=10"]]
+    flags.append("--deterministic")
     done = run_train("--preset=folder", f"--run_dir={tmp_path / 'run'}", "--dry_run", *flags)
     assert done.returncode == 0, done.stderr
+    assert " deterministic=true" in " ".join(done.stdout.split())
     assert "train: mode=unlabeled steps=10 " in done.stdout
     assert "(new)" in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
@@ -216,12 +218,17 @@ def test_plan_gives_work_memory_and_hours(folder: list[str], tmp_path: Path) -> 
     assert (
         f"{operations / 1e15:.3g} petaFLOP in all, {operations / 0.5e12 / 3600:.3g} hours at 0.5 tera" in text
     )
-    assert f"about {4 * one.activation_bytes / 1e9:.3g} GB for the activations of 4 images" in text
+    assert f"about {4 * one.activation_bytes / 1e9:.3g} GB for the activations of the 4 images" in text
     half = plan(
         dataclasses.replace(config, runtime=RuntimeConfig(precision="bfloat16")), "run", continues=False
     )
     assert f"about {2 * one.activation_bytes / 1e9:.3g} GB for the activations" in " ".join(half.split())
     assert "hours" not in half
+    parts = " ".join(
+        plan(small(folder, "train.mode=supervised", "train.accumulate=2"), "run", continues=False).split()
+    )
+    assert "for the activations of the 2 images that a backward pass takes at once" in parts
+    assert "parts: 2, one after the other" in parts
 
 
 def test_plan_scales_the_schedule_of_the_preset_to_another_batch(folder: list[str], tmp_path: Path) -> None:
@@ -231,6 +238,10 @@ def test_plan_scales_the_schedule_of_the_preset_to_another_batch(folder: list[st
     # A quarter of the preset's batch of 4: a quarter of 0.007, four times 4000 steps.
     assert "data.batch_labeled=1 where the preset has 4" in text
     assert "train.learning_rate=0.00175 train.steps=16000 (here 0.007 and 10)" in text
+    assert (
+        "data.batch_labeled=4 data.batch_unlabeled=4 train.accumulate=4; or by the linear scaling rule"
+        in text
+    )
     same = plan(small(folder), str(tmp_path / "run"), continues=False, reference=reference)
     assert "scaling" not in same
 
@@ -239,12 +250,17 @@ def test_plan_counts_the_passes_of_an_evaluation(folder: list[str], tmp_path: Pa
     config = small(folder, "train.steps=10", "data.eval_scales=0.5,1,1.5", "data.eval_flip=true")
     text = " ".join(plan(config, str(tmp_path / "run"), continues=False).split())
     assert "val: 1 images, scored 1 times, each worth 7 forward passes" in text
+    config = small(folder, "train.steps=10", "data.eval_window=65,33", "data.eval_overlap=0.5")
+    text = " ".join(plan(config, str(tmp_path / "run"), continues=False).split())
+    # 65 / 32 * 33 / 16
+    assert "scored 1 times, each worth 4.19 forward passes" in text
 
 
 @pytest.mark.parametrize(
     ("overrides", "cost"),
     [
         (["train.mode=supervised", "data.batch_labeled=5"], 15),
+        (["train.mode=supervised", "data.batch_labeled=5", "runtime.rematerialize=true"], 20),
         (["pseudo.share_weak_pass=true"], 28),
         (["pseudo.weak_inference=true"], 28),
         (["model.fine_tune_batch_norm=false"], 28),

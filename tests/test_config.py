@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import platform
-import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,8 @@ def changed(*overrides: str) -> Config:
         ("data.eval_scales=0.5", (0.5,)),
         ("data.eval_scales=0.5, 1,1.75", (0.5, 1.0, 1.75)),
         ("data.eval_flip=true", True),
+        ("data.eval_window=65", (65, 65)),
+        ("data.eval_overlap=0.5", 0.5),
         ("data.exclude_labeled=true", True),
         ("data.splits_dir=lists", "lists"),
         (" train.steps = 10 ", 10),
@@ -140,11 +141,16 @@ def test_wrong_override_is_named_with_what_is_allowed(override: str, parts: list
         (["data.eval_scales=0"], "data.eval_scales"),
         (["data.eval_scales=1,-0.5"], "data.eval_scales"),
         (["data.eval_scales=4.1,1"], "data.eval_scales"),
+        (["data.eval_window=64"], "data.eval_window"),
+        (["data.eval_window=0,65"], "data.eval_window"),
+        (["data.eval_overlap=-0.1"], "data.eval_overlap"),
+        (["data.eval_overlap=0.96"], "data.eval_overlap"),
         (["data.batch_labeled=0"], "data.batch_labeled"),
         (["data.batch_unlabeled=0"], "data.batch_unlabeled"),
         (["data.min_scale=0"], "data.min_scale"),
         (["data.min_scale=3"], "data.max_scale"),
         (["data.scale_step=0"], "data.scale_step"),
+        (["data.sampling=fast", "data.min_resize=257"], "data.sampling"),
         (["data.jitter_strength=-1"], "data.jitter_strength"),
         (["data.jitter_strength=2.1"], "data.jitter_strength"),
         (["data.cutout=-1"], "data.cutout"),
@@ -208,6 +214,10 @@ def test_wrong_override_is_named_with_what_is_allowed(override: str, parts: list
         (["pseudo.weight=-1"], "pseudo.weight"),
         (["pseudo.ramp_steps=-1"], "pseudo.ramp_steps"),
         (["runtime.threads=-1"], "runtime.threads"),
+        (["runtime.tpu=local"], "runtime.tpu"),
+        (["train.accumulate=0"], "train.accumulate"),
+        (["train.accumulate=3"], "data.batch_labeled"),
+        (["train.accumulate=4", "data.batch_unlabeled=6"], "data.batch_unlabeled"),
     ],
 )
 def test_value_out_of_range_is_refused(overrides: list[str], key: str) -> None:
@@ -224,6 +234,8 @@ def test_value_out_of_range_is_refused(overrides: list[str], key: str) -> None:
         ["data.eval_size=513,1025", "data.eval_batch=4"],
         ["data.eval_scales=0.01,4", "data.eval_flip=true"],
         ["data.min_resize=257"],
+        ["train.accumulate=2", "train.mode=supervised", "data.batch_unlabeled=1"],
+        ["runtime.tpu=local", "runtime.strategy=tpu"],
         ["data.palette=colors.txt", "data.classes="],
         ["data.palette=colors.txt"],
         ["data.palette=colors.txt", "data.classes=", "data.source=tfrecord"],
@@ -354,6 +366,10 @@ def test_load_for_evaluation(tmp_path: Path) -> None:
     found = config_io.load_for_evaluation(tmp_path, [1, 2], False)
     assert found == changed("data.eval_scales=1,2")
     assert all(type(scale) is float for scale in found.data.eval_scales)
+    found = config_io.load_for_evaluation(tmp_path, window=(65, 33), overlap=0.5)
+    assert found == changed(
+        "data.eval_scales=0.5,1", "data.eval_flip=true", "data.eval_window=65,33", "data.eval_overlap=0.5"
+    )
     for scales, message in {
         (): "found '', must be one or more factors, each greater than 0 and at most 4",
         (1, 0): "found '1.0,0.0', must be one or more",
@@ -434,12 +450,3 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         write_json(tmp_path / "file" / "values.json", {})
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "values.json"]
-
-
-def test_readme_names_keys_and_defaults_that_exist() -> None:
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+\.\w+)` \| (?:`(.*?)`)? \|", readme, re.MULTILINE)
-    defaults = {key: config_io.as_text(value) for key, value in config_io.flatten(Config()).items()}
-    assert len(rows) > 20
-    for key, default in rows:
-        assert default == defaults[key]

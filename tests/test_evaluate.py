@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data.geometry import padded_size
 from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, voc_palette
 from pseudoseg_tf.errors import UserError
@@ -25,6 +26,10 @@ INFO = DatasetInfo((*CLASS_NAMES, "never"), voc_palette(4), "pets")
 
 class NeverModel(TinyModel):
     """Has a fourth class that it never predicts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_classes = 4
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         logits = super().call(images, training)
@@ -57,28 +62,35 @@ def batches(canvas: int) -> tf.data.Dataset:
     return tf.data.Dataset.from_generator(generate, output_signature=signature).batch(2 if canvas else 1)
 
 
-def expected(eval_size: tuple[int, int], scales: tuple[float, ...], flip: bool) -> dict[str, Any]:
+def expected(eval_size: tuple[int, int], **how: Any) -> dict[str, Any]:
     model, metrics = NeverModel(), SegmentationMetrics(4)
     for image, labels in examples():
-        _, probabilities = predict(model, tf.constant(image[None]), eval_size, scales=scales, flip=flip)
+        _, probabilities = predict(model, tf.constant(image[None]), eval_size, **how)
         metrics.update(labels[None], probabilities)
     return metrics.result(INFO.class_names)
 
 
 @pytest.mark.parametrize("canvas", [0, 49])
 @pytest.mark.parametrize(
-    ("devices", "scales", "flip"), [(1, (1.0,), False), (2, (1.0,), False), (2, (0.5, 1.0, 1.25), True)]
+    ("devices", "how"),
+    [
+        (1, {}),
+        (2, {}),
+        (2, {"scales": (0.5, 1.0, 1.25), "flip": True}),
+        (2, {"scales": (1.0, 1.25), "window": (17, 33), "overlap": 0.4}),
+    ],
 )
 def test_evaluation_equals_a_loop_over_images(
-    canvas: int, devices: int, scales: tuple[float, ...], flip: bool, two_replicas: tf.distribute.Strategy
+    canvas: int, devices: int, how: dict[str, Any], two_replicas: tf.distribute.Strategy
 ) -> None:
     strategy = two_replicas if devices == 2 else tf.distribute.OneDeviceStrategy("CPU:0")
     with strategy.scope():
         model = NeverModel()
-    evaluator = Evaluator(model, batches(canvas), INFO, len(SIZES), strategy, (canvas, canvas), scales, flip)
+    data = DataConfig(eval_size=(canvas, canvas), **{f"eval_{key}": value for key, value in how.items()})
+    evaluator = Evaluator(model, batches(canvas), INFO, len(SIZES), strategy, data)
     scalars = evaluator.evaluate(tf.constant(-1))
 
-    wanted = expected((canvas, canvas), scales, flip)
+    wanted = expected((canvas, canvas), **how)
     assert json.loads(json.dumps(evaluator.result)) == evaluator.result
     assert evaluator.result["images"] == len(SIZES)
     assert evaluator.result["iou"]["never"] is None
@@ -101,8 +113,9 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_evaluate_writes_the_metrics_of_a_checkpoint_on_one_device_and_two(run_dir: str) -> None:
     result = evaluate(run_dir, "best")
     scores = ["miou", "pixel_accuracy", "ece", "iou"]
-    assert list(result) == [*scores, "images", "step", "checkpoint", "scales", "flip"]
+    assert list(result) == [*scores, "images", "step", "checkpoint", "scales", "flip", "window", "overlap"]
     assert result["scales"] == [1.0] and result["flip"] is False
+    assert result["window"] == [0, 0] and result["overlap"] == 0.25
     assert list(result["iou"]) == list(CLASS_NAMES)
     assert result["images"] == len(SIZES) and result["step"] == STEP
     assert result["checkpoint"].endswith(f"best/ckpt-{STEP}")
@@ -121,7 +134,8 @@ def test_evaluate_writes_the_metrics_of_a_checkpoint_on_one_device_and_two(run_d
     assert shared.pop("iou") == result["iou"]
     for name in ("miou", "pixel_accuracy", "ece"):
         np.testing.assert_allclose(shared.pop(name), result[name], rtol=1e-6)
-    assert shared == {"images": len(SIZES), "step": STEP, "scales": [1.0], "flip": False}
+    predicted = {"scales": [1.0], "flip": False, "window": [0, 0], "overlap": 0.25}
+    assert shared == {"images": len(SIZES), "step": STEP} | predicted
 
 
 def test_scales_and_flip_of_the_call_go_before_those_of_the_run(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_the_paper_s_configuration_is_valid(name: str, row: Row) -> None:
     assert (config.data.batch_labeled, config.data.batch_unlabeled) == (64, 64)
     assert config.init.weights.startswith("zoo/")
     assert row.paper is None or 0 < row.paper < 100
+    assert configuration(row, full(row, accumulate=8)).train.accumulate == 8
 
 
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=ids)

@@ -14,6 +14,7 @@ from pseudoseg_tf.inference import predict
 from pseudoseg_tf.nn.layers import resize_align_corners
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.nn.pyramid import scaled_size
+from pseudoseg_tf.nn.sliding_window import window_starts
 from tests.tiny import TinyModel, decide, random_images, resize_plainly
 
 
@@ -214,6 +215,85 @@ def test_mirrored_image_has_the_mirrored_probabilities_of_the_network() -> None:
     np.testing.assert_array_equal(mirrored, probabilities[:, :, ::-1])
     _, alone = predict(model, tf.constant(images), (0, 0))
     assert np.abs(alone - probabilities).max() > 1e-3
+
+
+def plain_windows(
+    model: TinyModel, image: np.ndarray, canvas: tuple[int, int], scale: float, window: int, starts: dict
+) -> np.ndarray:
+    """Mean probabilities [H, W, C] over square windows of one image [H, W, 3] on its canvas, at one scale."""
+    height, width, _ = image.shape
+    normalized = np.zeros((1, *canvas, 3))
+    normalized[0, :height, :width] = image * (2 / 255) - 1
+    sides = tuple(int((side - 1) * scale + 1) for side in canvas)
+    scaled = np.zeros((1, *(max(side, window) for side in sides), 3))
+    scaled[:, : sides[0], : sides[1]] = resize_plainly(normalized, sides)
+    total, count = np.zeros((*scaled.shape[1:3], 3)), np.zeros(scaled.shape[1:3])
+    for top in starts[scaled.shape[1]]:
+        for left in starts[scaled.shape[2]]:
+            part = np.s_[top : top + window, left : left + window]
+            logits = model.convolution(scaled[0][part][np.newaxis].astype(np.float32)).numpy()
+            total[part] += softmax(resize_plainly(logits, (window, window)))[0]
+            count[part] += 1
+    assert count.min() > 0
+    mean = (total / count[..., np.newaxis])[np.newaxis, : sides[0], : sides[1]]
+    return resize_plainly(mean, canvas)[0, :height, :width]
+
+
+@pytest.mark.parametrize("how", ["eager", "graph", "unknown sizes"])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    ("scales", "starts"),
+    [
+        # A window of 17 that overlaps the next by 0.3: the next begins 11 pixels on.
+        ((1.0,), {33: [0, 11, 16], 49: [0, 11, 22, 32]}),
+        ((1.5, 0.25), {49: [0, 11, 22, 32], 73: [0, 11, 22, 33, 44, 55, 56], 17: [0]}),
+    ],
+)
+def test_sliding_window_equals_the_plain_computation(
+    scales: tuple[float, ...], starts: dict[int, list[int]], flip: bool, how: str
+) -> None:
+    model = TinyModel()
+    images = random_images(2, 33, 49)
+    sizes = [(20, 30), (33, 41)]
+
+    def run(images: tf.Tensor, sizes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return predict(model, images, (0, 0), sizes, scales, flip, window=(17, 17), overlap=0.3)
+
+    signature = [tf.TensorSpec([None, None, None, 3], tf.uint8), tf.TensorSpec([None, 2], tf.int32)]
+    if how != "eager":
+        run = tf.function(run, input_signature=signature if how == "unknown sizes" else None)
+    labels, probabilities = run(tf.constant(images), tf.constant(sizes))
+    assert probabilities.shape == (2, 33, 49, 3)
+    np.testing.assert_array_equal(labels, np.argmax(probabilities, -1))
+    for index, (height, width) in enumerate(sizes):
+        image = images[index, :height, :width]
+        passes = [plain_windows(model, image, (33, 49), scale, 17, starts) for scale in scales]
+        if flip:
+            mirrored = image[:, ::-1]
+            passes += [
+                plain_windows(model, mirrored, (33, 49), scale, 17, starts)[:, ::-1] for scale in scales
+            ]
+        found = probabilities[index, :height, :width]
+        np.testing.assert_allclose(found, np.mean(passes, 0), atol=1e-5)
+
+
+def test_an_image_of_one_window_is_predicted_at_once() -> None:
+    model, images = small_network(), tf.constant(random_images(2, 20, 50))
+    _, whole = predict(model, images, (33, 65))
+    _, windowed = predict(model, images, (0, 0), window=(33, 65), overlap=0.5)
+    np.testing.assert_array_equal(windowed, whole)
+
+
+@settings(deadline=None, max_examples=60)
+@given(side=st.integers(1, 300), window=st.integers(1, 64), overlap=st.floats(0, 0.95))
+def test_windows_lie_in_the_image_and_cover_it(side: int, window: int, overlap: float) -> None:
+    side = max(side, window)
+    starts = window_starts(side, window, overlap).numpy()
+    assert starts[0] == 0 and starts[-1] == side - window
+    steps = np.diff(starts)
+    assert (steps > 0).all() and (steps <= window).all()
+    assert (steps[:-1] == max(1, int(window * (1 - overlap)))).all()
+    assert window_starts(tf.constant(side), window, overlap).numpy().tolist() == starts.tolist()
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.3, 2.0])

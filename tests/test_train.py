@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.core.util import event_pb2
 
 from pseudoseg_tf import config_io
 from pseudoseg_tf.checkpoint import checkpoint_directory
@@ -55,12 +56,26 @@ def _checkpoint(run_dir: Path, which: str = "last") -> dict[str, np.ndarray]:
     return {name: reader.get_tensor(name) for name in names if name.endswith("VARIABLE_VALUE")}
 
 
+def _tags(directory: Path) -> set[str]:
+    """What TensorBoard shows of the summaries in a directory."""
+    records = tf.data.TFRecordDataset([str(path) for path in directory.iterdir()])
+    events = (event_pb2.Event.FromString(record.numpy()) for record in records)
+    return {value.tag for event in events for value in event.summary.value}
+
+
+@pytest.mark.usefixtures("tiny_backbone")
 @pytest.mark.parametrize("mode", ["supervised", "weakly"])
 def test_a_run_writes_its_records(folder: Path, tmp_path: Path, mode: str) -> None:
     config = small_config(folder, mode)
     (folder / "tags.csv").write_text("3,green\n4,red\n5,green\n")
     if mode == "weakly":
-        config = config_io.apply_overrides(config, [f"data.image_labels={folder / 'tags.csv'}"])
+        # Masks of the additional images, too: they score the pseudo labels.
+        shutil.copytree(folder / "masks", tmp_path / "masks")
+        for record_id in "345":
+            with Image.open(folder / f"images/{record_id}.png") as image:
+                Image.new("L", image.size, 1).save(tmp_path / f"masks/{record_id}.png")
+        overrides = [f"data.image_labels={folder / 'tags.csv'}", f"data.masks={tmp_path / 'masks'}"]
+        config = config_io.apply_overrides(config, overrides)
     lines: list[str] = []
     result = train(config, str(tmp_path / "run"), lines.append)
     history = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
@@ -76,10 +91,20 @@ def test_a_run_writes_its_records(folder: Path, tmp_path: Path, mode: str) -> No
     total = training[0]["loss/total"]
     assert total == pytest.approx(sum(training[0][f"loss/{name}"] for name in terms - {"total"}), rel=1e-5)
     assert (tmp_path / "run/pictures").exists() == (mode == "weakly")
+    shown = {f"loss/{name}" for name in terms} | {"learning_rate", "images_per_second", "steps_per_second"}
+    if mode == "weakly":
+        shown |= {"pseudo_labels", "reliability"}
+        shown |= {
+            f"{name}/{key}"
+            for name in ("pseudo", "decoder", "sgc")
+            for key in ("miou", "pixel_accuracy", "ece")
+        }
+    assert _tags(tmp_path / "run/summaries/train") == shown
     assert sum("validation mIoU" in line for line in lines) == 2
     assert int(_checkpoint(tmp_path / "run")["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 6
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 def test_bad_examples_stop_the_run_or_are_left_out(folder: Path, tmp_path: Path) -> None:
     """A run that stopped goes on without the picture, and the list has it once after another start."""
     damaged = tmp_path / "data"
@@ -111,6 +136,7 @@ def test_bad_examples_stop_the_run_or_are_left_out(folder: Path, tmp_path: Path)
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 def test_a_finished_run_is_left_alone(folder: Path, tmp_path: Path) -> None:
     config = small_config(folder, "supervised", steps=2)
     first = train(config, str(tmp_path), _quiet)
@@ -121,6 +147,17 @@ def test_a_finished_run_is_left_alone(folder: Path, tmp_path: Path) -> None:
     for name, value in _checkpoint(tmp_path).items():
         np.testing.assert_array_equal(value, before[name])
 
+    # Killed before its best checkpoint was written, which is that of the last step: it is written now.
+    shutil.rmtree(tmp_path / "checkpoints/best")
+    train(config, str(tmp_path), _quiet)
+    assert _checkpoint(tmp_path, "best").keys() == before.keys()
+    # The best one was of another step, whose checkpoint is lost.
+    history = tmp_path / "history.jsonl"
+    history.write_text(json.dumps({**first["last"], "step": 1, "miou": 0.99}) + "\n" + history.read_text())
+    lines.clear()
+    assert train(config, str(tmp_path), lines.append)["best"]["step"] == 1
+    assert "the best checkpoint, of step 1, is lost; the best from here on will be kept" in lines
+
 
 def test_a_run_that_cannot_begin_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     config = config_io.apply_overrides(small_config(folder, "supervised"), ["init.weights=absent.npz"])
@@ -129,12 +166,14 @@ def test_a_run_that_cannot_begin_leaves_nothing(folder: Path, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 def test_another_configuration_is_refused(folder: Path, tmp_path: Path) -> None:
     train(small_config(folder, "supervised", steps=2), str(tmp_path), _quiet)
     with pytest.raises(UserError, match=r"another configuration .*train.steps was '2', now '4'"):
         train(small_config(folder, "supervised", steps=4), str(tmp_path), _quiet)
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 def test_a_loss_that_is_not_finite_stops_the_run(folder: Path, tmp_path: Path) -> None:
     config = config_io.apply_overrides(small_config(folder, "supervised"), ["train.learning_rate=1e30"])
     with pytest.raises(UserError, match=r"not finite.*train.learning_rate"):
@@ -219,6 +258,7 @@ def test_label_weights_of_another_number_of_classes(folder: Path, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 def test_options_of_optimizer_and_pixel_losses_continue_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     overrides = ["optimizer=adam", "upsample_logits=false", "label_weights=100,100,100"]
     overrides += ["top_k_percent_pixels=0.25", "hard_example_mining_step=4"]
@@ -253,6 +293,7 @@ def test_options_of_optimizer_and_pixel_losses_continue_bit_for_bit(folder: Path
         np.testing.assert_array_equal(ours, theirs, err_msg=ours.name)
 
 
+@pytest.mark.usefixtures("tiny_backbone")
 def test_a_run_without_a_background_is_evaluated_as_it_was_trained(folder: Path, tmp_path: Path) -> None:
     """Class 0 trains the classifier, and whoever opens the run builds the same network."""
     config = config_io.apply_overrides(

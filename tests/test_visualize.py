@@ -74,6 +74,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
 def panel(batch: int = 2, **changes: np.ndarray) -> np.ndarray:
     """Black views, cold CAM, everything background, unless changed."""
     arrays: dict[str, Any] = {
+        "images": [np.zeros([32, 64, 3], np.uint8)] * batch,
         "weak": np.zeros([batch, 32, 64, 3], np.uint8),
         "strong": np.zeros([batch, 32, 64, 3], np.uint8),
         "cam": np.zeros([batch, 8, 16, 2]),
@@ -102,21 +103,35 @@ def test_panel_puts_each_stage_into_its_column() -> None:
     half = cat.copy()
     half[:, :4] = (3, 1, 1)
     labels = np.full([2, 32, 64], IGNORE_LABEL, np.uint8)
-    picture = panel(weak=weak, strong=strong, cam=cam, sgc=cat, decoder=dog, pseudo=half, labels=labels)
+    # Higher than the views: the whole image between white margins.
+    images = [np.full([64, 32, 3], 77, np.uint8), np.zeros([16, 32, 3], np.uint8)]
+    picture = panel(
+        images=images, weak=weak, strong=strong, cam=cam, sgc=cat, decoder=dog, pseudo=half, labels=labels
+    )
 
-    assert picture.dtype == np.uint8 and picture.shape[1] == 4 + 7 * (64 + 4)
-    assert (tile(picture, 0, 0) == 0).all() and (tile(picture, 1, 0) == (1, 2, 3)).all()
-    assert (tile(picture, 0, 1) == 9).all()
-    assert (tile(picture, 0, 2) == 255).all() and (tile(picture, 1, 2) == 0).all()
-    assert (tile(picture, 0, 3) == PALETTE[1]).all()
-    assert (tile(picture, 0, 4) == PALETTE[2]).all()
-    assert (tile(picture, 0, 5)[:16] == 0).all() and (tile(picture, 0, 5)[16:] == PALETTE[1]).all()
-    assert (tile(picture, 1, 6) == (224, 224, 192)).all()
+    assert picture.dtype == np.uint8 and picture.shape[1] == 4 + 8 * (64 + 4)
+    framed = tile(picture, 0, 0)
+    assert (framed[:, 26:38] == 77).all() and (framed[:, :22] == 255).all() and (framed[:, -22:] == 255).all()
+    assert (tile(picture, 1, 0) == 0).all()
+    assert (tile(picture, 0, 1) == 0).all() and (tile(picture, 1, 1) == (1, 2, 3)).all()
+    assert (tile(picture, 0, 2) == 9).all()
+    assert (tile(picture, 0, 3) == PALETTE[2]).all() and (tile(picture, 1, 3) == 0).all()
+    assert (tile(picture, 0, 4) == PALETTE[1]).all()
+    assert (tile(picture, 0, 5) == PALETTE[2]).all()
+    assert (tile(picture, 0, 6)[:16] == 0).all() and (tile(picture, 0, 6)[16:] == PALETTE[1]).all()
+    assert (tile(picture, 1, 7) == (224, 224, 192)).all()
+
+
+def test_class_heat_is_the_color_of_the_best_class_as_bright_as_it_is_sure() -> None:
+    cam = np.array([[0.0, 0.0], [0.5, 0.25], [0.5, 1.0]])
+    assert visualize.class_heat(cam, PALETTE).tolist() == [[0, 0, 0], [100, 0, 0], [0, 100, 0]]
+    everything = visualize.class_heat(cam, PALETTE[1:], background=False)
+    assert everything.tolist() == [[0, 0, 0], [100, 0, 0], [0, 100, 0]]
 
 
 def test_panel_titles_every_column_and_shows_the_classes_that_occur() -> None:
     plain = panel()
-    assert all((plain[:20, 4 + k * 68 : 68 + k * 68] < 128).any() for k in range(7))
+    assert all((plain[:20, 4 + k * 68 : 68 + k * 68] < 128).any() for k in range(8))
     labels = np.zeros([2, 32, 64], np.uint8)
     assert not (plain[-20:] == PALETTE[2]).all(-1).any()
     labels[0, 0, 0] = 2
@@ -134,6 +149,7 @@ def test_legend_flows_over_several_lines() -> None:
     scores = np.eye(20)[labels]
     view = np.zeros([1, 4, 5, 3], np.uint8)
     picture = visualize.pseudo_label_panel(
+        images=[view[0]],
         weak=view,
         strong=view,
         cam=scores[..., 1:],

@@ -37,6 +37,7 @@ class TinyModel(tf_keras.Model):
 
     def __init__(self, num_classes: int = len(CLASS_NAMES)) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.convolution = tf_keras.layers.Conv2D(num_classes, 5, strides=4, padding="same")
         self.convolution.build([None, None, None, 3])
         random = np.random.default_rng(0)

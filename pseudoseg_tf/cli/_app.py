@@ -88,10 +88,18 @@ def user_message(error: Exception) -> str | None:
         if _NO_SPACE in str(error):
             return f"the disk is full ({str(error).splitlines()[0]}); make room, and start the same command again"
         if type(error).__name__ == "ResourceExhaustedError":
-            return (
-                "out of memory: lower data.batch_labeled, data.batch_unlabeled, data.crop_size or eval_batch"
-            )
+            return "out of memory: raise train.accumulate, or lower data.crop_size, data.batch_unlabeled or eval_batch"
     return None
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table as lines of text, a header first: words to the left, numbers to the right."""
+    columns = []
+    for header, *cells in zip(*rows, strict=True):
+        width = max(map(len, [header, *cells]))
+        align = str.rjust if any(cell[:1].isdecimal() for cell in cells) else str.ljust
+        columns.append([align(cell, width) for cell in [header, *cells]])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
 def _fail(message: str, at_once: bool = False) -> None:

@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--out: {out} is a file; name a folder")
 
     report = check_data(config.data, config.train.mode)
-    print(_aligned(report.list_table()), _aligned(report.class_table()), sep="\n\n")
+    print(_app.aligned(report.list_table()), _app.aligned(report.class_table()), sep="\n\n")
     print(f"background: {report.info.background}", end="\n\n")
     for finding in report.findings:
         for line in finding.text():
@@ -60,16 +60,6 @@ def main(argv: Sequence[str]) -> None:
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}" + "s" * (count != 1)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of words to the left, of numbers to the right."""
-    columns = []
-    for header, *cells in zip(*rows, strict=True):
-        width = max(map(len, [header, *cells]))
-        align = str.rjust if any(cell[:1].isdecimal() for cell in cells) else str.ljust
-        columns.append([align(cell, width) for cell in [header, *cells]])
-    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
 def run() -> None:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from pseudoseg_tf.cli import _app, _pyramid_flags
+from pseudoseg_tf.cli import _app, _prediction_flags
 from pseudoseg_tf.errors import UserError
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory that pseudoseg-train wrote.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best, or the path of a checkpoint.")
-_pyramid_flags.define()
+_prediction_flags.define()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -24,12 +24,12 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if not _RUN_DIR.value:
         raise UserError("--run_dir: missing; name the directory that pseudoseg-train wrote")
-    scales, flip = _pyramid_flags.values()
+    how = _prediction_flags.values()
 
     # TensorFlow takes seconds to import: only now, when the flags are known to be right.
     from pseudoseg_tf.evaluate import evaluate
 
-    result = evaluate(_RUN_DIR.value, _CHECKPOINT.value, scales, flip)
+    result = evaluate(_RUN_DIR.value, _CHECKPOINT.value, **how)
     width = max(map(len, result["iou"]))
     print(f"{'class':{width}}     IoU")
     for name, value in result["iou"].items():

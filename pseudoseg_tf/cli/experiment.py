@@ -73,6 +73,9 @@ _WEIGHTS = flags.DEFINE_string(
     "First weights. cpu: of MobileNetV1, as init.weights (imagenet if not given); full: directory of DeepLab's "
     "model zoo, with xception_65/model.ckpt and so on (zoo if not given).",
 )
+_ACCUMULATE = flags.DEFINE_integer(
+    "accumulate", 1, "full: parts that the paper's batches are taken in, for fewer devices.", lower_bound=1
+)
 _STEPS = flags.DEFINE_integer("steps", 500, "cpu: steps of every run.", lower_bound=1)
 _EVALUATIONS = flags.DEFINE_integer("evaluations", 2, "cpu: evaluations in a run.", lower_bound=1)
 _JOBS = flags.DEFINE_integer(
@@ -205,7 +208,7 @@ def _overrides(row: Row, experiment: Experiment) -> tuple[str, ...]:
     if _BUDGET.value == "smoke":
         return smoke(row, experiment)
     if _BUDGET.value == "full":
-        return full(row, _WEIGHTS.value or "zoo")
+        return full(row, _WEIGHTS.value or "zoo", _ACCUMULATE.value)
     if not _DATA.value:
         raise UserError("--data: missing; --budget=cpu needs a folder of real images (--help)")
     return on_cpu(

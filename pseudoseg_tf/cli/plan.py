@@ -10,11 +10,12 @@ from pathlib import Path
 from pseudoseg_tf.checkpoint import check_initial_weights
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.config_io import as_text, to_dict, validate_for_classes
-from pseudoseg_tf.cost import forward_passes, images_with_backward, passes, scaled_schedule
+from pseudoseg_tf.cost import forward_passes, images_at_once, parts_of_batch, passes, scaled_schedule
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import Source
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.nn.pass_cost import count_pass
+from pseudoseg_tf.nn.sliding_window import window_stride
 from pseudoseg_tf.self_training import prepare
 
 
@@ -53,6 +54,9 @@ def plan(
     height, width = data.crop_size
     one_pass = count_pass(model, height, width)
     passes_to_score = (1 + data.eval_flip) * sum(scale**2 for scale in data.eval_scales)
+    # In the middle of a large image each pixel is seen by so many windows.
+    for side in filter(None, data.eval_window):
+        passes_to_score *= side / window_stride(side, data.eval_overlap)
 
     paragraphs = [
         f"{group}: " + " ".join(f"{name}={as_text(value)}" for name, value in values.items())
@@ -72,12 +76,13 @@ def plan(
             )
     paragraphs += [
         f"val: {len(sources.val)} images, scored {-(-train.steps // train.evaluate_every)} times"
-        + (f", each worth {passes_to_score:g} forward passes" if passes_to_score != 1 else ""),
+        + (f", each worth {passes_to_score:.3g} forward passes" if passes_to_score != 1 else ""),
         *(f"note: {note}" for note in sources.notes),
         "note: pictures were not decoded, and masks only in part; pseudoseg-check-data looks at all of them",
         *([first_weights] if first_weights else []),
         f"model: {config.model.backbone}, {model.count_params() / 1e6:.2f} million parameters",
         f"step: {'; '.join(f'{images} x {what}' for images, what, _ in passes(config))}",
+        *([f"parts: {train.accumulate}, one after the other"] if train.accumulate > 1 else []),
         f"steps: {train.steps}, each worth {cost} forward passes of {height}x{width} pixels "
         "(a backward pass counts as two)",
         _work(one_pass.multiply_accumulates, train.steps * cost, teraflops),
@@ -134,13 +139,16 @@ def _work(multiply_accumulates: int, passes_of_the_run: int, teraflops: float | 
 
 
 def _memory(config: Config, activation_bytes: int, checkpoint_megabytes: float, model: PseudoSegModel) -> str:
-    images = images_with_backward(config)
-    gradients = 4e-6 * sum(v.shape.num_elements() for v in model.trainable_variables)
-    bytes_each = activation_bytes / (2 if config.runtime.precision == "bfloat16" else 1)
+    images = images_at_once(config)
+    # Those so far, those of the pass at hand, and those of the parts before.
+    copies = 1 + (config.train.mode != "supervised") + (config.train.accumulate > 1)
+    gradients = copies * 4e-6 * sum(v.shape.num_elements() for v in model.trainable_variables)
+    bytes_each = activation_bytes / (1 if config.runtime.precision == "float32" else 2)
+    less = ", less with runtime.rematerialize" if config.runtime.rematerialize else ""
     return (
-        f"memory: about {images * bytes_each / 1e9:.3g} GB for the activations of {images} images with a backward "
-        f"pass, over all devices, and {checkpoint_megabytes + gradients:.0f} MB on each for weights, gradients and "
-        "optimizer; an estimate"
+        f"memory: about {images * bytes_each / 1e9:.3g} GB for the activations of the {images} images that a backward "
+        f"pass takes at once, over all devices{less}, and {checkpoint_megabytes + gradients:.0f} MB on each for "
+        "weights, gradients and optimizer; an estimate"
     )
 
 
@@ -151,8 +159,15 @@ def _other_batch(config: Config, reference: Config) -> bool:
 def _scaling(config: Config, reference: Config) -> str:
     rate, steps = scaled_schedule(config, reference)
     data, train = config.data, config.train
+    parts, whole = parts_of_batch(config, reference), reference.data
+    in_parts = (
+        f"the preset's batch takes no more memory in parts, data.batch_labeled={whole.batch_labeled} "
+        f"data.batch_unlabeled={whole.batch_unlabeled} train.accumulate={parts}; or "
+        if parts
+        else ""
+    )
     return (
-        f"note: data.batch_labeled={data.batch_labeled} where the preset has {reference.data.batch_labeled}; by the "
+        f"note: data.batch_labeled={data.batch_labeled} where the preset has {whole.batch_labeled}; {in_parts}by the "
         f"linear scaling rule it goes with train.learning_rate={rate:g} train.steps={steps} (here "
         f"{train.learning_rate:g} and {train.steps})"
     )

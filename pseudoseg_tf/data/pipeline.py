@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from pseudoseg_tf.data.bad_examples import BadExamples, replacements
 from pseudoseg_tf.data.color import strong_draws
-from pseudoseg_tf.data.decode import decode_record
+from pseudoseg_tf.data.decoded_cache import Decode, decoder
 from pseudoseg_tf.data.geometry import (
     evaluation_view,
     geometry_draws,
@@ -108,7 +108,7 @@ def evaluation_dataset(
     canvas = data.eval_size if any(data.eval_size) else None
 
     def example(index: tf.Tensor) -> Example:
-        image, labels, _ = _read(source, index)
+        image, labels, _ = _read(source, index, decoder(data.cache))
         image, labels = _resized(image, labels, data)
         size = tf.shape(labels)
         if canvas is None:
@@ -120,6 +120,8 @@ def evaluation_dataset(
         return {"image": image, "labels": labels, "size": size, "index": index}
 
     indices = tf.data.Dataset.range(start, len(source)).shard(*shard)
+    # What is mapped has nothing for AutoGraph to convert, which takes as long as tracing it.
+    example = tf.autograph.experimental.do_not_convert(example)
     examples = indices.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return examples.batch(1 if canvas is None else data.eval_batch).prefetch(tf.data.AUTOTUNE)
 
@@ -150,6 +152,8 @@ def _stream(
         return training_example(source, data, name, counter, bad_examples)
 
     numbers = tf.data.Dataset.range(start_step * share, tf.int64.max)
+    # See `evaluation_dataset`.
+    example = tf.autograph.experimental.do_not_convert(example)
     examples = numbers.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return examples.batch(batch // replicas, drop_remainder=True)
 
@@ -169,17 +173,17 @@ def training_example(
     order_seed, view_seed = _stream_seeds(data, name)
     geometry_seed, strong_seed = tf.unstack(tf.random.split(tf.random.fold_in(view_seed, counter), 2))
 
-    index = _shuffled(counter, len(source), order_seed)
+    index, decode = _shuffled(counter, len(source), order_seed), decoder(data.cache)
     if bad_examples is None:
-        image, labels, image_labels = _read(source, index)
+        image, labels, image_labels = _read(source, index, decode)
     else:
         seed = _stream_seed(data, name)
-        image, labels, image_labels = _read_usable(source, index, seed, counter, bad_examples)
+        image, labels, image_labels = _read_usable(source, index, seed, counter, bad_examples, decode)
     image, labels = _resized(image, labels, data)
     draws = geometry_draws(
         geometry_seed, tf.shape(labels), data.crop_size, data.min_scale, data.max_scale, data.scale_step
     )
-    image, labels, valid = weak_view(image, labels, draws, data.crop_size)
+    image, labels, valid = weak_view(image, labels, draws, data.crop_size, data.sampling)
     example = {
         "image": image,
         "labels": labels,
@@ -272,23 +276,29 @@ def _checked_size(source: Source, index: tf.Tensor, size: tf.Tensor, canvas: tup
 
 # AutoGraph would rewrite the readers and decoders called in here, which are plain Python.
 @tf.autograph.experimental.do_not_convert
-def _read(source: Source, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _read(source: Source, index: tf.Tensor, decode: Decode) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Reads and decodes one record inside a graph.
 
     Args:
         source: the records.
         index: int64 [], position in the source.
+        decode: `decode.decode_record`, or a cache before it.
 
     Returns:
         The image uint8 [h, w, 3], the labels uint8 [h, w], the image-level labels float32, one for
         each of the info's `image_classes`, all -1 where they are not given.
     """
-    return _in_graph(source, lambda position: _decoded(source, int(position)), [index])
+    return _in_graph(source, lambda position: _decoded(source, int(position), decode), [index])
 
 
 @tf.autograph.experimental.do_not_convert
 def _read_usable(
-    source: Source, index: tf.Tensor, seed: tuple[int, int], counter: tf.Tensor, bad_examples: BadExamples
+    source: Source,
+    index: tf.Tensor,
+    seed: tuple[int, int],
+    counter: tf.Tensor,
+    bad_examples: BadExamples,
+    decode: Decode,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """As `_read`; in place of a record that cannot be used, another one, chosen by seed and counter alone."""
 
@@ -297,7 +307,7 @@ def _read_usable(
         others = replacements(chosen, len(source), seed, int(number))
         while True:
             try:
-                return _decoded(source, chosen)
+                return _decoded(source, chosen, decode)
             except UserError as error:
                 bad_examples.add(source.ids[chosen], str(error))
                 following = next(others, None)
@@ -310,11 +320,11 @@ def _read_usable(
     return _in_graph(source, read, [index, counter])
 
 
-def _decoded(source: Source, index: int) -> _Decoded:
+def _decoded(source: Source, index: int, decode: Decode) -> _Decoded:
     """Image, labels and image-level labels of a record, as `_read` gives them."""
     info = source.info
     record = source.read(index)
-    image, labels = decode_record(record, info.num_classes)
+    image, labels = decode(record, info.num_classes)
     image_labels = record.image_labels
     if image_labels is None:
         image_labels = np.full(len(info.image_classes), -1)

@@ -26,6 +26,7 @@ import numpy as np
 
 from pseudoseg_tf.data.text import canonical_id
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import cache_directory
 from pseudoseg_tf.progress import Progress
 
 # Far above the largest list (85 KB), and what a list is given to arrive.
@@ -217,7 +218,7 @@ def _from_directory(directory: str, published: _List) -> bytes:
 
 
 def _from_cache(published: _List) -> bytes:
-    path = _cache_directory() / published.file
+    path = cache_directory() / "splits" / published.file
     if path.is_file():
         content = _read(path)
         _check_sum(content, published, f"{path}", "delete this file, it will be fetched again")
@@ -233,11 +234,6 @@ def _from_cache(published: _List) -> bytes:
         temporary.write_bytes(content)
         os.replace(temporary, path)
     return content
-
-
-def _cache_directory() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "pseudoseg_tf" / "splits"
 
 
 def _fetch(published: _List) -> bytes:

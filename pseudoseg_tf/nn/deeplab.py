@@ -52,9 +52,12 @@ class ASPP(tf_keras.layers.Layer):
 
     def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, h, w, F] -> [B, h, w, channels]."""
-        pooled = self.image_pooling(tf.reduce_mean(features, [1, 2], keepdims=True), training=training)
+        # A sum over all cells: in float32 whatever the precision policy.
+        mean = tf.reduce_mean(tf.cast(features, tf.float32), [1, 2], keepdims=True)
+        pooled = self.image_pooling(tf.cast(mean, features.dtype), training=training)
         aspp0 = self.aspp0(features, training=training)
-        outputs = [tf.broadcast_to(pooled, tf.shape(aspp0)), aspp0]
+        # A sum, because the quantized form of tf.broadcast_to in TFLite has wrong values.
+        outputs = [pooled + tf.zeros_like(aspp0), aspp0]
         outputs += [branch(features, training=training) for branch in self.branches]
         projected = self.concat_projection(tf.concat(outputs, -1), training=training)
         return self.dropout(projected, training=training)

@@ -213,9 +213,11 @@ class BatchNorm(tf_keras.layers.Layer):
         return _updates().get(id(self), 1)
 
     def _update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        for _ in range(self.update_count):
+        if self.update_count:
+            # That many moves towards the same statistics, in one.
+            rate = 1.0 - self._decay**self.update_count
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.assign_sub((moving - tf.stop_gradient(batch)) * (1.0 - self._decay))
+                moving.assign_sub((moving - tf.stop_gradient(batch)) * rate)
 
 
 # Replicas run in threads that take turns at every collective: one leaves the scope of `statistics_updates` while
@@ -242,6 +244,32 @@ def statistics_updates(module: tf.Module, count: int) -> Iterator[None]:
         yield
     finally:
         _thread.updates = outside
+
+
+class Backbone(tf_keras.layers.Layer):
+    """What all backbones share: their blocks run through ``run``.
+
+    Attributes:
+        rematerialize: training passes keep only what goes into each block, and compute the rest once more in the
+            backward pass: less memory for about a third more work.
+    """
+
+    rematerialize = False
+
+    def run(self, block: Callable[..., Any], x: tf.Tensor, training: bool) -> Any:
+        """``block(x, training=training)``; the block must not draw random numbers."""
+        if not (training and self.rematerialize):
+            return block(x, training=training)
+        again = False
+
+        def call(x: tf.Tensor) -> Any:
+            nonlocal again
+            scope = statistics_updates(self, 0) if again else contextlib.nullcontext()
+            again = True
+            with scope:
+                return block(x, training=True)
+
+        return tf.recompute_grad(call)(x)
 
 
 class Dropout(tf_keras.layers.Layer):

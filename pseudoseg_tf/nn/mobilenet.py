@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.nn.layers import (
+    Backbone,
     BatchNormFactory,
     Conv,
     ConvBatchNorm,
@@ -36,7 +38,11 @@ _BLOCKS = (
 _SKIP, _STAGES = 3, (3, 5, 11, 13)
 
 
-class MobileNetV1(tf_keras.layers.Layer):
+def _pair(depthwise: ConvBatchNorm, pointwise: ConvBatchNorm, x: tf.Tensor, training: bool) -> tf.Tensor:
+    return pointwise(depthwise(x, training=training), training=training)
+
+
+class MobileNetV1(Backbone):
     """Backbone of the small runs; its layers carry the names of Keras-Applications' ``MobileNet``.
 
     Args:
@@ -82,7 +88,7 @@ class MobileNetV1(tf_keras.layers.Layer):
         x = self.stem(images, training=training)
         outputs = []
         for depthwise, pointwise in self.blocks:
-            x = pointwise(depthwise(x, training=training), training=training)
+            x = self.run(functools.partial(_pair, depthwise, pointwise), x, training)
             outputs.append(x)
         return EndPoints(outputs[_SKIP - 1], tuple(outputs[stage - 1] for stage in _STAGES))
 

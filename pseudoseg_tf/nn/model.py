@@ -171,6 +171,7 @@ def build_model(
     batch_norm_decay: float = 0.0,
     synchronized_batch_norm: bool = False,
     fine_tune_batch_norm: bool = True,
+    rematerialize: bool = False,
     seed: int = 0,
 ) -> PseudoSegModel:
     """A ``PseudoSegModel`` with all its variables made.
@@ -184,6 +185,7 @@ def build_model(
         classifier_keep_prob: 0 for the reference's: 0.5 for Xception, else 1.
         batch_norm_decay: 0 for the reference's: 0.9997 (ResNet 0.95, self-attention 0.999).
         synchronized_batch_norm: batch statistics over all replicas.
+        rematerialize: of the backbone's blocks, see ``layers.Backbone``.
 
     The other arguments are the fields of ``ModelConfig``; ``seed`` draws the initial weights.
 
@@ -208,6 +210,7 @@ def build_model(
         depth: Literal[50, 101] = 101 if "101" in backbone else 50
         beta = backbone.endswith("_beta")
         network = ResNetV1(depth, beta, output_stride, multi_grid, batch_norms(0.95, 1e-5), seeds)
+    network.rematerialize = rematerialize
     is_xception = isinstance(network, Xception65)
     head_norm = batch_norms(0.9997, 1e-5)
     rates = [rate * 16 // output_stride for rate in atrous_rates]

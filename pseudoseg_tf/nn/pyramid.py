@@ -18,7 +18,7 @@ from pseudoseg_tf.nn.model import PseudoSegModel
 _STRIDE = 4
 
 # Known while the graph is built, or an int32 scalar.
-_Side: TypeAlias = int | tf.Tensor
+Side: TypeAlias = int | tf.Tensor
 
 
 def pyramid_logits(
@@ -62,7 +62,7 @@ def pyramid_logits(
     return (tf.reduce_max if merge == "max" else tf.reduce_mean)(tf.stack(logits), axis=0)
 
 
-def scaled_size(side: _Side, scale: float) -> _Side:
+def scaled_size(side: Side, scale: float) -> Side:
     """Returns int((side - 1) * scale + 1): corners stay on corners, and 16k + 1 stays so where it can."""
     if tf.is_tensor(side):
         # As many digits as Python's: a size must not depend on when it is known.
@@ -70,7 +70,7 @@ def scaled_size(side: _Side, scale: float) -> _Side:
     return int((side - 1) * scale + 1)
 
 
-def height_and_width(images: tf.Tensor) -> tuple[_Side, _Side]:
+def height_and_width(images: tf.Tensor) -> tuple[Side, Side]:
     """Sides of images [B, H, W, C], static where they are known, so that the network's shapes are static too."""
     height, width = (
         static if static is not None else dynamic

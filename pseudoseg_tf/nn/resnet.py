@@ -8,7 +8,14 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
-from pseudoseg_tf.nn.layers import BatchNormFactory, ConvBatchNorm, EndPoints, SeedSequence, conv_batch_norm
+from pseudoseg_tf.nn.layers import (
+    Backbone,
+    BatchNormFactory,
+    ConvBatchNorm,
+    EndPoints,
+    SeedSequence,
+    conv_batch_norm,
+)
 
 # Bottleneck depth of the four blocks; their outputs have four times as many channels.
 _DEPTHS = (64, 128, 256, 512)
@@ -65,7 +72,7 @@ class Bottleneck(tf_keras.layers.Layer):
         return tf.nn.relu(shortcut + residual), residual
 
 
-class ResNetV1(tf_keras.layers.Layer):
+class ResNetV1(Backbone):
     """ResNet-50 or -101 at output stride 16 or 8.
 
     The stride of a block sits in its **last** unit; strides beyond ``output_stride`` become dilation of what
@@ -132,7 +139,7 @@ class ResNetV1(tf_keras.layers.Layer):
         outputs, residuals = [], []
         for stage in self.stages:
             for unit in stage:
-                x, residual = unit(x, training=training)
+                x, residual = self.run(unit, x, training)
                 residuals.append(residual)
             outputs.append(x)
         # The decoder's skip is the second unit's third convolution, before addition and ReLU.

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.nn.layers import (
+    Backbone,
     BatchNormFactory,
     ConvBatchNorm,
     EndPoints,
@@ -117,7 +118,7 @@ class XceptionModule(tf_keras.layers.Layer):
         return x, outputs[1]
 
 
-class Xception65(tf_keras.layers.Layer):
+class Xception65(Backbone):
     """Xception-65 at output stride 16 or 8; strides beyond it become dilation of what follows.
 
     Its stages are the three blocks of the entry flow, the middle flow and the two blocks of the exit flow.
@@ -174,7 +175,7 @@ class Xception65(tf_keras.layers.Layer):
         stages = []
         for block, modules in zip(_BLOCKS, self.blocks, strict=True):
             for module in modules:
-                x, second = module(x, training=training)
+                x, second = self.run(module, x, training)
             stages.append(x)
             if block.scope == _SKIP_BLOCK:
                 skip = second

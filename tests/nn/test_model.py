@@ -169,3 +169,30 @@ def test_bfloat16_keeps_float32_where_it_matters() -> None:
     assert {v.dtype for v in model.variables} <= {tf.float32, tf.int64}
     close, exact = (m.classify(m.features(images, training=False))[0] for m in (model, reference))
     np.testing.assert_allclose(close, exact, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "graph"), [("mobilenet_v1", False), ("mobilenet_v1", True), ("resnet_v1_50", False)]
+)
+def test_rematerialization_changes_nothing_but_memory(backbone: str, graph: bool) -> None:
+    """Same outputs, gradients and statistics, which the second computation leaves alone."""
+    width = {"width_multiplier": 0.25} if backbone == "mobilenet_v1" else {}
+    images = tf.random.stateless_normal([2, 33, 33, 3], [0, 1])
+    found = []
+    for rematerialize in (False, True):
+        model = build_model(3, backbone, batch_norm_decay=0.9, rematerialize=rematerialize, **width, **SMALL)  # type: ignore[arg-type]
+        network = model.backbone
+
+        def gradients(network: tf_keras.layers.Layer = network) -> list[tf.Tensor]:
+            with tf.GradientTape() as tape:
+                end_points = network(images, training=True)
+                loss = tf.reduce_mean(end_points.last**2) + tf.reduce_mean(end_points.skip**2)
+            return [loss, *tape.gradient(loss, network.trainable_variables)]
+
+        values = (tf.function(gradients) if graph else gradients)()
+        found.append((values, network.non_trainable_variables))
+    (plain, statistics), (again, statistics_again) = found
+    for ours, theirs in zip(again, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6 * np.abs(theirs).max())
+    for ours, theirs in zip(statistics_again, statistics, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)

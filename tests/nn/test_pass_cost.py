@@ -9,7 +9,7 @@ import pytest
 from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.config import ModelConfig
 from pseudoseg_tf.nn.model import build_model
-from pseudoseg_tf.nn.pass_cost import PassCost, count_pass
+from pseudoseg_tf.nn.pass_cost import PassCost, count_parts, count_pass
 
 
 def test_products_and_bytes_by_hand() -> None:
@@ -45,3 +45,19 @@ def test_xception_as_deeplab_publishes_it() -> None:
     """DeepLab's model zoo: 54.17 billion multiply-adds for Xception-65 at output stride 16 and 513x513."""
     model = build_model(21, **dataclasses.asdict(ModelConfig(backbone="xception_65")))
     assert count_pass(model, 513, 513).multiply_accumulates == pytest.approx(54.17e9, rel=0.005)
+
+
+def test_parts_add_up_and_attention_by_hand() -> None:
+    config = ModelConfig(width_multiplier=0.25, aspp_channels=8, decoder_channels=8, attention_dim=8)
+    model = build_model(3, **dataclasses.asdict(config))
+    parts = count_parts(model, 65, 97)
+    whole = count_pass(model, 65, 97)
+    predicting = [parts[name].multiply_accumulates for name in ("backbone", "ASPP", "decoder")]
+    assert sum(predicting) == whole.multiply_accumulates
+    cells, features, classes = 5 * 7, 256, 2
+    assert parts["image classifier"].multiply_accumulates == features * classes
+    assert parts["Grad-CAM"].multiply_accumulates == cells * features * classes
+    # Queries and keys of the last stage and the one before, their products, the propagated scores, 1x1.
+    hypercolumn = features + 128
+    attention = 2 * cells * hypercolumn * 8 + cells * cells * 8 + cells * cells * classes + cells * 3 * 3
+    assert parts["self-attention (SGC)"].multiply_accumulates == attention

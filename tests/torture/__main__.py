@@ -13,12 +13,13 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ from tests.folder import draw_folder, small_config
 from tests.runs import records, summaries, variables
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 240
+# More than the processes that are killed come to.
+STEPS = 480
 # The step, counted from 1, whose labeled examples are spoiled.
 NAN_STEP = 43
 OVERRIDES = (
@@ -67,6 +69,10 @@ class Process:
         """How many console lines of steps have come."""
         return sum(line.startswith("step ") and "total" in line for line in self.lines)
 
+    def line_of_stop(self) -> str:
+        """What the program said of the signal that stopped it; "" if it said nothing."""
+        return next((line for line in self.lines if line.startswith("stopped by ")), "")
+
     def end(self, number: signal.Signals | None = None) -> int:
         """Sends a signal, if one is given, and waits for the end; returns the exit status."""
         if number is not None and self.process.poll() is None:
@@ -89,7 +95,7 @@ class Torture:
         config = small_config(self.work / "data", steps=STEPS)
         return config_io.apply_overrides(config, [*OVERRIDES, *overrides])
 
-    def start(self, run_dir: Path, *overrides: str, nan: str = "") -> Process:
+    def start(self, run_dir: Path, *overrides: str, environment: Mapping[str, str] | None = None) -> Process:
         values, defaults = config_io.flatten(self.config(*overrides)), config_io.flatten(Config())
         flags = [
             f"--set={key}={config_io.as_text(value)}"
@@ -104,23 +110,20 @@ class Torture:
             "--preset=folder",
             "--set=init.weights=",
         ]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        if nan:
-            environment["TORTURE_NAN"] = nan
         return Process(
             subprocess.Popen(
                 [*command, f"--run_dir={run_dir}", *flags],
                 cwd=ROOT,
-                env=environment,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(environment or {})},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
         )
 
-    def finish(self, run_dir: Path, *overrides: str, nan: str = "") -> Process:
+    def finish(self, run_dir: Path, *overrides: str, environment: Mapping[str, str] | None = None) -> Process:
         """Starts a run and lets it come to its end."""
-        process = self.start(run_dir, *overrides, nan=nan)
+        process = self.start(run_dir, *overrides, environment=environment)
         if process.end() != 0:
             raise Failure("\n".join(process.lines[-3:]))
         return process
@@ -177,14 +180,13 @@ class Torture:
         run_dir, at = self.work / "stopped", []
         for number in range(times):
             process = self.start(run_dir)
-            lines = self.random.randint(1, 4)
+            lines = self.random.randint(1, 2)
             process.wait_for(lambda process=process, lines=lines: process.steps_said() >= lines)
-            time.sleep(self.random.uniform(0, 0.5))
+            time.sleep(self.random.uniform(0, 0.3))
             status = process.end((signal.SIGTERM, signal.SIGINT)[number % 2])
-            last = process.lines[-1]
-            if status != 0 or not last.startswith("stopped by SIG"):
-                raise Failure(f"status {status}: {last}")
-            at.append(last.split()[5])
+            if status != 0 or not process.line_of_stop():
+                raise Failure(f"status {status}: {process.lines[-1]}")
+            at.append(process.line_of_stop().split()[5])
         self.finish(run_dir)
         compare(run_dir, self.work / "alone")
         return f"status 0 each time, after steps {', '.join(at)}"
@@ -216,11 +218,43 @@ class Torture:
             compare(run_dir, self.work / "alone")
             return f"status 2, {errors[0].replace(str(folder), 'DIR')!r}; went on once there was room"
 
+    def several_workers(self) -> str:
+        overrides = "runtime.strategy=multi_worker", f"train.steps={STEPS // 8}"
+        whole, stopped = self.work / "two_workers", self.work / "two_workers_stopped"
+        for process in self._start_workers(whole, *overrides):
+            if process.end() != 0:
+                raise Failure("\n".join(process.lines[-3:]))
+        workers = self._start_workers(stopped, *overrides)
+        workers[0].wait_for(lambda: workers[0].steps_said() >= 2)
+        statuses = [workers[1].end(signal.SIGTERM), workers[0].end()]
+        said = [process.line_of_stop() for process in workers]
+        steps = {line.partition(" after ")[2].partition(",")[0] for line in said}
+        if statuses != [0, 0] or not all(said) or len(steps) != 1:
+            raise Failure(f"status {statuses}: " + "; ".join(process.lines[-1] for process in workers))
+        for process in self._start_workers(stopped, *overrides):
+            if process.end() != 0:
+                raise Failure("\n".join(process.lines[-3:]))
+        compare(stopped, whole)
+        return f"a signal to the second stopped both after {steps.pop()}"
+
+    def _start_workers(self, run_dir: Path, *overrides: str) -> list[Process]:
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
+            for each in sockets:
+                each.bind(("localhost", 0))
+            addresses = [f"localhost:{each.getsockname()[1]}" for each in sockets]
+        clusters = [
+            json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+            for index in range(2)
+        ]
+        return [self.start(run_dir, *overrides, environment={"TF_CONFIG": text}) for text in clusters]
+
     def nan_fails(self) -> str:
         run_dir = self.work / "nan_fails"
-        process = self.start(run_dir, nan=self.spoiled())
-        status, last = process.end(), process.lines[-1]
-        if status != 2 or f"the loss is not finite at step {NAN_STEP} (" not in last:
+        process = self.start(run_dir, environment=self._spoiled())
+        status = process.end()
+        last = next((line for line in process.lines if line.startswith("error: ")), "")
+        if status != 2 or f"is not finite at step {NAN_STEP} (" not in last:
             raise Failure(f"status {status}: {last}")
         # As far as there was a checkpoint, all is as it was.
         newest = max(int(path.stem[5:]) for path in (run_dir / "checkpoints/last").glob("*.index"))
@@ -229,22 +263,23 @@ class Torture:
     def nan_rolls_back(self) -> str:
         straight, killed = self.work / "nan_straight", self.work / "nan_killed"
         policy = "train.on_nonfinite=rollback"
-        self.finish(straight, policy, nan=self.spoiled())
+        self.finish(straight, policy, environment=self._spoiled())
         entries = [json.loads(line) for line in (straight / "rollbacks.jsonl").read_text().splitlines()]
         if [entry["step"] for entry in entries] != [NAN_STEP]:
             raise Failure(f"rollbacks: {entries}")
         if not all(np.isfinite(value).all() for value in variables(straight).values()):
             raise Failure("a variable is not finite")
-        process = self.start(killed, policy, nan=self.spoiled())
+        process = self.start(killed, policy, environment=self._spoiled())
         process.wait_for(lambda: any("rollback 1 of" in line for line in process.lines))
         process.end(signal.SIGKILL)
-        self.finish(killed, policy, nan=self.spoiled())
+        self.finish(killed, policy, environment=self._spoiled())
         compare(killed, straight)
         return f"one rollback at step {NAN_STEP}, {entries[0]['examples']}; killed after it: the same end"
 
-    def spoiled(self) -> str:
+    def _spoiled(self) -> dict[str, str]:
         batch = self.config().data.batch_labeled
-        return ",".join(str((NAN_STEP - 1) * batch + position) for position in range(batch))
+        numbers = (str((NAN_STEP - 1) * batch + position) for position in range(batch))
+        return {"TORTURE_NAN": ",".join(numbers)}
 
 
 def checkpoints(run_dir: Path) -> dict[int, str]:
@@ -289,19 +324,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--stops", type=int, default=10)
+    parser.add_argument(
+        "--only", default="", help="checks whose names begin so; the run left alone is made anyway"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
+    # In the background of a shell it is ignored, and so it would be in the processes started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         torture = Torture(Path(folder), arguments.seed)
-        torture.check("left alone", torture.left_alone)
-        torture.check(f"{arguments.kills} times SIGKILL", lambda: torture.killed(arguments.kills))
-        torture.check(f"{arguments.stops} times SIGTERM or SIGINT", lambda: torture.stopped(arguments.stops))
-        torture.check("disk full", torture.disk_full)
-        torture.check("NaN, fail", torture.nan_fails)
-        torture.check("NaN, rollback", torture.nan_rolls_back)
-    print(f"\n{'':28} {'':7} seconds")
+        checks = {
+            "left alone": torture.left_alone,
+            f"SIGKILL, {arguments.kills} times": lambda: torture.killed(arguments.kills),
+            f"SIGTERM and SIGINT, {arguments.stops} times": lambda: torture.stopped(arguments.stops),
+            "disk full": torture.disk_full,
+            "two workers": torture.several_workers,
+            "NaN, fail": torture.nan_fails,
+            "NaN, rollback": torture.nan_rolls_back,
+        }
+        for name, run in checks.items():
+            if name.startswith(("left alone", arguments.only)):
+                torture.check(name, run)
+    print(f"\n{'':30} {'':7} seconds")
     for name, result, what, seconds in torture.rows:
-        print(f"{name:28} {result:7} {seconds:7.0f}  {what}")
+        print(f"{name:30} {result:7} {seconds:7.0f}  {what}")
     return int(any(result == "FAILED" for _, result, _, _ in torture.rows))
 
 

@@ -1,0 +1,116 @@
+r"""Images a second of one core, by stage of the input pipeline, against the plain order of the same work.
+
+The plain order: decode, resize the whole image, jitter its colors, pad, crop, flip, all of it on the host. Ours: decode
+(or take from the cache), one sampling of the crop; colors change on the device. JPEG pictures of drawn noise in memory,
+of VOC's usual size. Prints a table and writes JSON.
+
+Example:
+  python -m benchmarks.input --out=runs/bench/input.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from benchmarks.machine import described, machine
+from pseudoseg_tf.cli import _app
+from pseudoseg_tf.files import write_json
+
+_CROP = flags.DEFINE_integer("crop", 513, "Side of the crop, 16k+1.", lower_bound=17)
+_HEIGHT = flags.DEFINE_integer("height", 375, "Height of the pictures.", lower_bound=1)
+_WIDTH = flags.DEFINE_integer("width", 500, "Width of the pictures.", lower_bound=1)
+_IMAGES = flags.DEFINE_integer("images", 64, "Images measured by each stage.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", None, "JSON file to write; none if absent.")
+
+# Rows of the table; the ratio is to the first.
+PLAIN, OURS, FAST = "plain order, all on the host", "ours", "ours, data.sampling=fast"
+CACHED, FAST_CACHED = "ours, data.cache=memory", "ours, both"
+DECODE, SAMPLE, FAST_SAMPLE = "decoding alone", "sampling alone", "sampling alone, fast"
+DEVICE = "strong view of a batch, on the device"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures every stage and prints the table."""
+    del argv
+    rates = measure((_CROP.value, _CROP.value), (_HEIGHT.value, _WIDTH.value), _IMAGES.value)
+    lines = [
+        f"{_WIDTH.value}x{_HEIGHT.value} JPEG to crops of {_CROP.value}x{_CROP.value}; {described()}",
+        "",
+        "| stage | images/s of a core | times the plain order |",
+        "|--|--|--|",
+        *(f"| {stage} | {rate:.0f} | {rate / rates[PLAIN]:.1f} |" for stage, rate in rates.items()),
+    ]
+    print("\n".join(lines))
+    if _OUT.value:
+        write_json(_OUT.value, {**machine(), "crop": _CROP.value, "images_per_core_second": rates})
+
+
+def measure(crop: tuple[int, int], size: tuple[int, int], images: int) -> dict[str, float]:
+    """Images a second of processor time for each stage."""
+    import tensorflow as tf
+
+    from benchmarks.noise import noise_sources
+    from benchmarks.plain_input import plain_dataset
+    from pseudoseg_tf.config import DataConfig
+    from pseudoseg_tf.data import color, geometry
+    from pseudoseg_tf.data.decode import decode_record
+    from pseudoseg_tf.data.pipeline import training_dataset
+
+    sources = noise_sources(21, count=8, size=size)
+    source = sources.labeled
+    data = DataConfig(crop_size=crop, batch_labeled=1, batch_unlabeled=1)
+
+    def of_dataset(dataset: tf.data.Dataset) -> float:
+        # One after the other: else threads that wait for each other would count.
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = 1
+        options.threading.max_intra_op_parallelism = 1
+        iterator = iter(dataset.with_options(options))
+        return _rate(lambda: next(iterator), images)
+
+    def ours(**keys: str) -> float:
+        return of_dataset(training_dataset(sources, dataclasses.replace(data, **keys), "supervised", 0))
+
+    record, seed = source.read(0), tf.constant([0, 0], tf.int64)
+    image, labels = (tf.constant(each) for each in decode_record(record, 21))
+    seeds = itertools.cycle(tf.unstack(tf.random.split(seed, images)))
+
+    @tf.function
+    def sample(seed: tf.Tensor, sampling: str) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        draws = geometry.geometry_draws(seed, tf.shape(labels), crop, 0.5, 2.0, 0.25)
+        return geometry.weak_view(image, labels, draws, crop, sampling)
+
+    batch = 8
+    views = tf.random.uniform([batch, *crop, 3], maxval=255.0)
+    draws = [color.strong_draws(seed, crop, 1.0) for seed in tf.unstack(tf.random.split(seed, batch))]
+    stacked = color.StrongDraws(*(tf.stack(each) for each in zip(*draws, strict=True)))
+    strong = tf.function(lambda: color.strong_view(views, tf.ones([batch, *crop]), stacked, 50))
+    return {
+        PLAIN: of_dataset(plain_dataset(source, data)),
+        OURS: ours(),
+        FAST: ours(sampling="fast"),
+        CACHED: ours(cache="memory"),
+        FAST_CACHED: ours(sampling="fast", cache="memory"),
+        DECODE: _rate(lambda: decode_record(record, 21), images),
+        SAMPLE: _rate(lambda: sample(next(seeds), "exact"), images),
+        FAST_SAMPLE: _rate(lambda: sample(next(seeds), "fast"), images),
+        DEVICE: batch * _rate(strong, -(-images // batch)),
+    }
+
+
+def _rate(work: Callable[[], object], count: int) -> float:
+    for _ in range(2):  # Tracing, first reads.
+        work()
+    begin = time.process_time()
+    for _ in range(count):
+        work()
+    return count / (time.process_time() - begin)
+
+
+if __name__ == "__main__":
+    _app.run(main)

@@ -1,0 +1,101 @@
+"""Decoded images and masks kept for later epochs, in memory or on disk, as long as there is room.
+
+What is kept goes by the bytes it was decoded from: a file that changes is decoded anew, and equal files are kept once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import psutil
+
+from pseudoseg_tf.data.decode import decode_record
+from pseudoseg_tf.data.specs import Record
+from pseudoseg_tf.files import cache_directory
+
+Decoded = tuple[np.ndarray, np.ndarray]
+Decode = Callable[[Record, int], Decoded]
+
+# Counts up when decoding changes its results.
+_VERSION = 1
+# Parts of the free memory that may be taken, and of the disk that stay free.
+_MEMORY_TAKEN, _DISK_LEFT = 0.5, 0.1
+
+
+@functools.cache
+def decoder(kind: Literal["none", "memory", "disk"]) -> Decode:
+    """`decode.decode_record`, by way of the cache of `data.cache`, of which a process has one."""
+    if kind == "memory":
+        return MemoryCache(round(_MEMORY_TAKEN * psutil.virtual_memory().available)).decode
+    if kind == "disk":
+        return DiskCache(cache_directory() / "decoded").decode
+    return decode_record
+
+
+class MemoryCache:
+    """Keeps what it decodes until that takes `room` bytes; further records are decoded each time."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._kept: dict[bytes, Decoded] = {}
+        self._lock = threading.Lock()
+
+    def decode(self, record: Record, num_classes: int) -> Decoded:
+        """As `decode_record`."""
+        key = content_key(record, num_classes)
+        if key not in self._kept:
+            decoded = decode_record(record, num_classes)
+            size = sum(array.nbytes for array in decoded)
+            with self._lock:
+                if size > self._room:
+                    return decoded
+                self._room -= size
+                self._kept[key] = decoded
+        return self._kept[key]
+
+
+class DiskCache:
+    """Keeps a file for each record it decodes, until a tenth of the disk is free; also for later runs."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def decode(self, record: Record, num_classes: int) -> Decoded:
+        """As `decode_record`."""
+        path = self._directory / f"{content_key(record, num_classes).hex()}.npy"
+        with contextlib.suppress(OSError, ValueError, EOFError):  # Not there, or cut off.
+            both = np.load(path, allow_pickle=False)
+            return np.ascontiguousarray(both[..., :3]), np.ascontiguousarray(both[..., 3])
+        image, labels = decode_record(record, num_classes)
+        # The cache spares time; without room or rights the run goes on all the same.
+        with contextlib.suppress(OSError):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            disk = shutil.disk_usage(self._directory)
+            if disk.free - image.nbytes - labels.nbytes > _DISK_LEFT * disk.total:
+                temporary = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.tmp")
+                try:
+                    with open(temporary, "wb") as file:
+                        np.save(file, np.dstack([image, labels]), allow_pickle=False)
+                    os.replace(temporary, path)
+                except OSError:
+                    temporary.unlink(missing_ok=True)
+        return image, labels
+
+
+def content_key(record: Record, num_classes: int) -> bytes:
+    """Differs for records that are not decoded alike, whatever their ids."""
+    encoding = record.encoding
+    rules = (_VERSION, num_classes, encoding.binary, sorted(encoding.colors.items()), record.mask is None)
+    digest = hashlib.blake2b(repr((*rules, len(record.image))).encode(), digest_size=16)
+    digest.update(record.image)
+    digest.update(record.mask or b"")
+    return digest.digest()

@@ -1,0 +1,80 @@
+"""Opens HTML pages in headless Chromium, where it is installed (Debian: apt-get install chromium)."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# What is asked of a page once it is loaded: errors, pictures that are not shown, and each sortable table's columns
+# before and after two clicks on the head of each.
+_PROBE = """
+<script>
+window.errors = [];
+window.addEventListener("error", event => window.errors.push(event.message || String(event.target.src)), true);
+</script>
+"""
+_ASK = """
+<script>
+window.addEventListener("load", () => {
+  const column = (table, k) => [...table.tBodies[0].rows].map(row => row.cells[k].textContent.trim());
+  const tables = [...document.querySelectorAll("table.sortable")].map(table => {
+    return [...table.tHead.rows[0].cells].map((head, k) => {
+      const clicked = () => { head.querySelector("button").click(); return column(table, k); };
+      return {name: head.textContent, before: column(table, k), once: clicked(), twice: clicked()};
+    });
+  });
+  const pictures = [...document.images];
+  const answer = {
+    errors: window.errors,
+    pictures: pictures.length,
+    missing: pictures.filter(picture => !(picture.complete && picture.naturalWidth)).map(picture => picture.alt),
+    width: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    tables: tables,
+  };
+  document.body.innerHTML = "";
+  const shown = document.body.appendChild(document.createElement("pre"));
+  shown.id = "answer";
+  shown.textContent = JSON.stringify(answer);
+});
+</script>
+"""
+
+
+def look_at(page: Path, folder: Path, width: int = 1280) -> dict[str, Any]:
+    """Loads a page without a network and says what is on it: errors, pictures, missing, width (overflow), tables.
+
+    Args:
+      page: the file.
+      folder: for a copy of the page with questions in it, and for the browser's profile.
+      width: of the window, in pixels.
+    """
+    text = page.read_text(encoding="utf-8")
+    asking = folder / "asking.html"
+    asking.write_text(
+        text.replace("<head>", "<head>" + _PROBE, 1).replace("</body>", _ASK + "</body>"), encoding="utf-8"
+    )
+    dumped = run_chromium(folder, f"--window-size={width},900", "--dump-dom", asking.as_uri())
+    answer = re.search(r'<pre id="answer">(.*?)</pre>', dumped, re.DOTALL)
+    assert answer, dumped[-2000:]
+    return json.loads(html.unescape(answer[1]))
+
+
+def run_chromium(folder: Path, *arguments: str) -> str:
+    """What headless Chromium prints; skips the test where there is none."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    # A host that resolves to nothing: a page that needs the network shows it.
+    options += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={folder / 'profile'}"]
+    done = subprocess.run(
+        [program, *options, *arguments], capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout

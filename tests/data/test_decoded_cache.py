@@ -1,0 +1,108 @@
+"""The cache of decoded images: the same batches, nothing stale, no more room than there is."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from pseudoseg_tf.data import decoded_cache, pipeline
+from pseudoseg_tf.data.decode import decode_record
+from pseudoseg_tf.data.decoded_cache import Decode, DiskCache, MemoryCache, content_key
+from pseudoseg_tf.data.specs import MaskEncoding, Record
+from tests.data.test_pipeline import DATA, assert_same, make_sources, noise, png, take
+
+ROOM = 1 << 20
+
+
+def _record(index: int, name: str = "a") -> Record:
+    image, labels, _ = noise(index)
+    return Record(name, png(image), png(labels), None)
+
+
+def _caches(tmp_path: Path) -> list[Decode]:
+    return [MemoryCache(ROOM).decode, DiskCache(tmp_path / "decoded").decode]
+
+
+def _assert_decoded(found: tuple[np.ndarray, np.ndarray], record: Record) -> None:
+    for ours, expected in zip(found, decode_record(record, 3), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+        assert ours.dtype == np.uint8 and ours.flags.c_contiguous
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_batches_are_the_same_and_later_epochs_decode_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    decoded_cache.decoder.cache_clear()
+    sources = make_sources()
+    data = dataclasses.replace(DATA, cache=kind)
+    expected = take(pipeline.training_dataset(sources, DATA, "unlabeled", 0), 6)
+    with mock.patch.object(decoded_cache, "decode_record", wraps=decode_record) as decode:
+        found = take(pipeline.training_dataset(sources, data, "unlabeled", 0), 6)
+        # 5 labeled and 7 unlabeled images; those read at the same time may both be decoded.
+        after_two_epochs = decode.call_count
+        assert after_two_epochs >= 12
+        take(pipeline.training_dataset(sources, data, "unlabeled", 6), 6)
+        assert decode.call_count == after_two_epochs
+    decoded_cache.decoder.cache_clear()
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same(ours, theirs)
+
+
+def test_a_changed_file_is_decoded_anew(tmp_path: Path) -> None:
+    for decode in _caches(tmp_path):
+        for record in (_record(0), _record(1), _record(0)):
+            _assert_decoded(decode(record, 3), record)
+            _assert_decoded(decode(record, 3), record)
+
+
+def test_keys_tell_apart_what_is_decoded_differently() -> None:
+    record = _record(0)
+    others = [
+        dataclasses.replace(record, image=record.image + b" "),
+        dataclasses.replace(record, mask=None),
+        dataclasses.replace(record, mask=b""),
+        dataclasses.replace(record, encoding=MaskEncoding(binary=True)),
+        dataclasses.replace(record, encoding=MaskEncoding(colors={(1, 2, 3): 0})),
+        # The same bytes, otherwise divided.
+        dataclasses.replace(
+            record, image=record.image + (record.mask or b"")[:1], mask=(record.mask or b"")[1:]
+        ),
+    ]
+    keys = [content_key(record, 3), content_key(record, 4), *(content_key(other, 3) for other in others)]
+    assert len(set(keys)) == len(keys)
+    assert content_key(dataclasses.replace(record, id="b"), 3) == keys[0]
+
+
+def test_memory_takes_no_more_than_its_room() -> None:
+    first, second = _record(0), _record(1)
+    size = sum(array.nbytes for array in decode_record(first, 3))
+    cache = MemoryCache(size)
+    for record in (first, second, first, second):
+        _assert_decoded(cache.decode(record, 3), record)
+    with mock.patch.object(decoded_cache, "decode_record", wraps=decode_record) as decode:
+        cache.decode(first, 3)
+        cache.decode(second, 3)
+    assert decode.call_count == 1
+
+
+def test_a_full_disk_and_a_damaged_file_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = _record(0)
+    monkeypatch.setattr(decoded_cache, "_DISK_LEFT", 1.0)
+    _assert_decoded(DiskCache(tmp_path).decode(record, 3), record)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(decoded_cache, "_DISK_LEFT", 0.0)
+    _assert_decoded(DiskCache(tmp_path).decode(record, 3), record)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for content in (b"", whole[:100], whole[:-1]):
+        path.write_bytes(content)
+        _assert_decoded(DiskCache(tmp_path).decode(record, 3), record)
+        assert path.read_bytes() == whole
+    # Where nothing can be made, too.
+    _assert_decoded(DiskCache(path / "below").decode(record, 3), record)
