@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from pseudoseg_tf import config_io
+from pseudoseg_tf.config import Config
+from pseudoseg_tf.errors import UserError
 from tests.fuzzing import TARGETS, Target, fuzz
+
+
+def test_a_key_of_two_lines() -> None:
+    """Found by fuzzing."""
+    with pytest.raises(UserError, match=r"^0 0: a key is GROUP.NAME; nearest: \S+$"):
+        config_io.apply_overrides(Config(), ["0\n0="])
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

@@ -19,6 +19,7 @@ import numpy as np
 from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data.decode import check_sizes, decode_image, decode_mask
 from pseudoseg_tf.data.findings import Findings, ListSummary, Report
+from pseudoseg_tf.data.folder import FolderSource
 from pseudoseg_tf.data.mask_signs import other_color, palette_of, rim_share
 from pseudoseg_tf.data.selection import without
 from pseudoseg_tf.data.sources import (
@@ -185,7 +186,9 @@ def _take_in(
     if not look.has_mask:
         summary.without_mask.append(record_id)
         if key != "data.unlabeled":
-            line = f"{record_id} ({key}) has no mask; add it or take the id off the list"
+            source = summary.source
+            near = source.near_mask(index) if isinstance(source, FolderSource) else ""
+            line = f"{record_id} ({key}) has no mask{near}; add it or take the id off the list"
             findings.add("error", "images without a mask", line)
     if look.counts is None:
         return

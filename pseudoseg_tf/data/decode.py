@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import BinaryIO
 
@@ -24,6 +25,8 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 # A PNG file's bit depth and color type stand at fixed places of its header; color type 0 is grey.
 _PNG_DEPTH, _PNG_COLOR_TYPE = 24, 25
 
+# Damaged EXIF data does not make a picture unusable, and a program says what it has to say in lines of its own.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 _EXIF_ORIENTATION = 0x0112
 # What undoes each orientation a camera writes; 1 is upright.
 _UPRIGHT = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 import re
@@ -32,6 +31,7 @@ class Folder:
         # For messages: " (.png) in data.masks my/masks".
         self.place = f"({', '.join(suffixes)}) in {key} {root}"
         self._listings: dict[str, dict[str, list[str]]] = {}
+        self._names: dict[str, list[str]] = {}
 
     def find(self, record_id: str) -> str | None:
         """Returns the path of the one file of an id, with or without file name ending, or None.
@@ -55,22 +55,23 @@ class Folder:
         parent, name = posixpath.split(canonical_id(record_id))
         # Of another ending, as name_mask.png, or no file.
         meant = re.compile(re.escape(name) + "(?![0-9A-Za-z])")
-        with contextlib.suppress(OSError):
-            there = filter(meant.match, os.listdir(os.path.join(self.root, parent)))
-            found = min(there, key=lambda file: (posixpath.splitext(file)[0] != name, file), default=None)
-            if found:
-                return f" (there is {found!r}; needed is a file named {name}{' or '.join(self.suffixes)})"
         known = [posixpath.join(parent, stem) for stem in self._list(parent)]
+        there = filter(meant.match, self._names[parent])
+        found = min(there, key=lambda file: (posixpath.splitext(file)[0] != name, file), default=None)
+        if found:
+            return f" (there is {found!r}; needed is a file named {name}{' or '.join(self.suffixes)})"
         return nearest_hint(canonical_id(record_id), known)
 
     def _list(self, parent: str) -> dict[str, list[str]]:
         """File names by stem, of one directory below the root; empty where there is none."""
         if parent not in self._listings:
             listing: dict[str, list[str]] = {}
+            names: list[str] = []
             directory = os.path.join(self.root, parent)
             try:
                 with os.scandir(directory) as entries:
                     for entry in entries:
+                        names.append(entry.name)
                         stem, suffix = posixpath.splitext(entry.name)
                         if suffix.lower() in self.suffixes and _is_file(entry):
                             listing.setdefault(stem, []).append(entry.name)
@@ -78,7 +79,7 @@ class Folder:
                 pass  # The caller reports the id.
             except OSError as error:
                 raise UserError(f"{self.key}: {directory} cannot be listed ({error.strerror})") from error
-            self._listings[parent] = listing
+            self._listings[parent], self._names[parent] = listing, names
         return self._listings[parent]
 
 
@@ -135,7 +136,7 @@ class FolderSource:
         self.ids = tuple(canonical_id(record_id) for record_id in ids)
         self._where = where
         self._written = ids
-        self._image_folder = images
+        self._image_folder, self._mask_folder = images, masks
         self._images = [images.find(record_id) for record_id in ids]
         self._masks = [masks.find(record_id) for record_id in self.ids]
         if check:
@@ -151,6 +152,10 @@ class FolderSource:
     def has_mask(self, index: int) -> bool:
         """Returns whether record `index` carries a mask."""
         return self._masks[index] is not None
+
+    def near_mask(self, index: int) -> str:
+        """Returns a hint that names what lies in place of a mask that record `index` lacks, or ""."""
+        return self._mask_folder.nearest(self.ids[index])
 
     def read(self, index: int) -> Record:
         """Returns record `index`.

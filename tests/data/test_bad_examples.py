@@ -96,11 +96,11 @@ class TestReplacements:
 
     def test_every_argument_counts_and_all_are_chosen_alike(self) -> None:
         def first(seed: int, stream: int, start: int) -> list[int]:
-            return [next(replacements(0, 5, (seed, stream), start + n)) for n in range(2000)]
+            return [next(replacements(0, 5, (seed, stream), start + n)) for n in range(400)]
 
         assert first(0, 0, 0) != first(1, 0, 0) != first(0, 1, 0) != first(0, 0, 1)
         counts = np.bincount(first(3, 0, 0), minlength=5)
-        assert counts[0] == 0 and counts[1:].min() > 430
+        assert counts[0] == 0 and counts[1:].min() > 70
 
 
 class DamagedSource:

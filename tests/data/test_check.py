@@ -408,6 +408,15 @@ class TestFiles:
         assert report.lists["data.val"].samples.keys() == {0, 2}
         assert [index for _, index in report.lists["data.val"].samples[0]] == [1]
 
+    def test_masks_under_another_name(self, root: Path) -> None:
+        for other in ("0_mask.png", "1.tif"):
+            (root / f"masks/{other[0]}.png").rename(root / "masks" / other)
+        mend = "add it or take the id off the list"
+        assert found(report_on(root))[:2] == [
+            f"error: 0 (data.labeled) has no mask (there is '0_mask.png'; needed is a file named 0.png); {mend}",
+            f"error: 1 (data.labeled) has no mask (there is '1.tif'; needed is a file named 1.png); {mend}",
+        ]
+
     def test_only_some_examples_of_a_kind_are_shown(self, root: Path) -> None:
         ids = [f"lost{number}" for number in range(8)]
         (root / "unlabeled.txt").write_text("\n".join(["3", *ids]))
