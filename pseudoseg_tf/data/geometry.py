@@ -178,7 +178,7 @@ def sample_image_8bit(image: tf.Tensor, draws: GeometryDraws, crop_size: tuple[i
             (int(size[1]), int(size[0])), Image.Resampling.BILINEAR, box=(left, top, right, bottom)
         )
         crop = np.zeros([*crop_size, 3], np.uint8)
-        crop[: size[0], : size[1]] = part
+        crop[: size[0], : size[1]] = np.asarray(part)
         return crop
 
     crop = tf.numpy_function(sample, [image, draws.scaled_size, draws.offset], tf.uint8)
