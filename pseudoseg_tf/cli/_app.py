@@ -88,9 +88,7 @@ def user_message(error: Exception) -> str | None:
         if _NO_SPACE in str(error):
             return f"the disk is full ({str(error).splitlines()[0]}); make room, and start the same command again"
         if type(error).__name__ == "ResourceExhaustedError":
-            return (
-                "out of memory: lower data.batch_labeled, data.batch_unlabeled, data.crop_size or eval_batch"
-            )
+            return "out of memory: raise train.accumulate, or lower data.crop_size, data.batch_unlabeled or eval_batch"
     return None
 
 

@@ -300,3 +300,19 @@ def test_resize_to_a_range_is_the_reference(reference, limits, size):
     name = "range:min_{}_max_{}_factor_{}:".format(*(limit or None for limit in limits))
     np.testing.assert_allclose(resized, reference[name + "image"], atol=0.02)
     np.testing.assert_array_equal(resized_labels, reference[name + "label"][..., 0])
+
+
+@pytest.mark.parametrize("size", [(23, 31), (40, 17), (90, 70)])
+def test_fast_sampling_differs_by_one_level_at_most(size: tuple[int, int]) -> None:
+    image, labels = random_example(*size)
+    for number in range(24):
+        seed = tf.constant([7, number], tf.int64)
+        draws = geometry.geometry_draws(seed, tf.shape(labels), (33, 49), 0.5, 2.0, 0.25)
+        exact = geometry.weak_view(image, labels, draws, (33, 49))
+        fast = geometry.weak_view(image, labels, draws, (33, 49), "fast")
+        for one, other in zip(exact[1:], fast[1:], strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert fast[0].dtype == tf.uint8 and fast[0].shape == (33, 49, 3)
+        difference = np.abs(exact[0].numpy().astype(int) - fast[0].numpy())
+        assert difference.max() <= 1
+        assert not fast[0].numpy()[exact[2].numpy() == 0].any()
