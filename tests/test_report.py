@@ -85,6 +85,7 @@ def test_scores_by_counting(baseline: ReportedRun) -> None:
     assert scored.summary["ece"] == scored.reliability.ece
 
 
+@pytest.mark.slow
 def test_maps_of_a_run_with_self_attention(run_dirs: list[str]) -> None:
     (run,) = open_runs(run_dirs[:1], "best")
     (each,) = run.explain([2])
