@@ -162,7 +162,9 @@ class _FreshProcess:
             raise UserError(
                 f"{self._export}: a fresh process cannot run it ({said[-1] if said else 'no word'})"
             )
-        return np.load(path.with_name("labels.npy")), np.load(path.with_name("probabilities.npy"))
+        names = "labels.npy", "probabilities.npy"
+        labels, probabilities = (np.load(path.with_name(name), allow_pickle=False) for name in names)
+        return labels, probabilities
 
     def __exit__(self, *_: object) -> None:
         for pipe in self._pipes():

@@ -178,7 +178,7 @@ def _answer(lines: Iterable[str], argv: Sequence[str]) -> None:
     exported = load_exported(argv[1])
     for line in lines:
         path = Path(line.rstrip("\n"))
-        labels, probabilities = exported.serve(np.load(path)[np.newaxis])
+        labels, probabilities = exported.serve(np.load(path, allow_pickle=False)[np.newaxis])
         np.save(path.with_name("labels.npy"), labels[0])
         np.save(path.with_name("probabilities.npy"), probabilities[0])
         print("done", flush=True)

@@ -122,7 +122,7 @@ def test_from_a_run_to_pictures(tmp_path: Path) -> None:
     assert summary["model"] == predictor.fingerprint
     counts = {name: area["pixels"] for name, area in summary["images"]["a_png"]["classes"].items()}
     assert counts == {CLASS_NAMES[k]: int((labels == k).sum()) for k in np.unique(labels)}
-    with np.load(out / "a_png.npz") as written:
+    with np.load(out / "a_png.npz", allow_pickle=False) as written:
         np.testing.assert_allclose(
             written["probabilities"], predictor(pictures["a.png"]).probabilities, atol=1e-3
         )

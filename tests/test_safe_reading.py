@@ -15,10 +15,11 @@ MODULES = sorted(
     for path in (ROOT / folder).rglob("*.py")
 )
 
-# Modules that run, or can run, what they read; and those that unpack archives, which no part of this project does.
+# Modules that run, or can run, what they read; and one that unpacks archives, which no part of this project does. Of
+# zip files, members are read by name.
 FORBIDDEN_MODULES = {
     *("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "torch"),
-    *("tarfile", "zipfile"),
+    "tarfile",
 }
 # Last part of a call's name.
 FORBIDDEN_CALLS = {
@@ -63,7 +64,7 @@ def test_nothing_runs_what_it_reads(path: Path) -> None:
         "import yaml",
         "from yaml import load",
         "import os, tarfile",
-        "def f():\n    from zipfile import ZipFile",
+        "def f():\n    from tarfile import TarFile",
         "np.load(path)",
         "np.load(path, allow_pickle=True)",
         "np.load(path, allow_pickle=flag)",
