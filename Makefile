@@ -35,12 +35,14 @@ lint: .venv/.installed
 types: .venv/.installed
 	$(BIN)/mypy
 
-# The reference of all keys, and the pages of the Python functions; anything that pdoc warns of is an error.
+# The reference of all keys, and the pages of the Python functions; anything that pdoc warns of is an error. The programs
+# are left out: each defines its flags for the whole process, and --help shows them.
 docs: .venv/.installed
 	mkdir -p build
 	$(BIN)/python -m pseudoseg_tf.config_reference > build/configuration.md
 	mv build/configuration.md docs/configuration.md
-	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -W error::UserWarning -m pdoc --docformat google --output-directory build/api pseudoseg_tf
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -W error::UserWarning -m pdoc --docformat google --output-directory build/api \
+	  pseudoseg_tf '!pseudoseg_tf.cli'
 
 # Where the learning curve finds its images and first weights.
 DATA ?= ../shared/data/voc12_subset

@@ -23,6 +23,7 @@ setup(
     package_data={"pseudoseg_tf": ["closeup_features.npz"]},
     install_requires=[
         "absl-py",
+        "ai-edge-litert",
         "array-record",
         "google-crc32c",
         "h5py",
@@ -37,7 +38,10 @@ setup(
         "tf-keras>=2.20,<2.21",
         "tf-models-official>=2.20,<2.21",
     ],
-    extras_require={"dev": ["hypothesis", "mypy", "pdoc", "pytest", "pytest-xdist", "ruff"]},
+    extras_require={
+        "dev": ["hypothesis", "mypy", "onnxruntime", "pdoc", "pytest", "pytest-xdist", "ruff", "tf2onnx"],
+        "onnx": ["onnxruntime", "tf2onnx"],
+    },
     entry_points={
         "console_scripts": [
             f"pseudoseg-{program.replace('_', '-')} = pseudoseg_tf.cli.{program}:run"

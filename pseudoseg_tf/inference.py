@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from pseudoseg_tf import config_io
+from pseudoseg_tf.checkpoint import restore_model
 from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data.decode import decode_image, read_encoded
 from pseudoseg_tf.data.geometry import padded_size, range_size, resize_image
 from pseudoseg_tf.data.specs import DatasetInfo
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.exported import Serve, fingerprint, load_exported
 from pseudoseg_tf.files import read_json
 from pseudoseg_tf.nn.layers import resize_align_corners
 from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.nn.pyramid import height_and_width, pyramid_logits, scaled_size
 from pseudoseg_tf.nn.sliding_window import window_probabilities
+from pseudoseg_tf.visualize import overlay
 
 
 def predict(
@@ -161,48 +167,85 @@ def labels_of(probabilities: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
 
 
-class Prediction(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
     """What the network says about an image, or about a batch of images with a leading dimension B.
 
     Attributes:
+      image: uint8 [H, W, 3], what was asked about.
       labels: uint8 [H, W], class ids.
       probabilities: float32 [H, W, C], summing to 1 over the classes.
+      info: the classes.
     """
 
+    image: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32]
+    info: DatasetInfo
+
+    def split(self) -> list[Prediction]:
+        """What is said about each image of a batch."""
+        each = zip(self.image, self.labels, self.probabilities, strict=True)
+        return [Prediction(*parts, self.info) for parts in each]
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """Probability of each pixel's class: float32 [H, W]."""
+        return self.probabilities.max(axis=-1)
+
+    @property
+    def overlay(self) -> npt.NDArray[np.uint8]:
+        """The image tinted with the colors of its classes: uint8 [H, W, 3]."""
+        return overlay(self.image, self.labels, self.info.palette, background=self.info.has_background)
 
 
 class Predictor:
-    """An exported model, ready for images of any size.
+    """A trained or exported model, ready for images of any size (TFLite: up to the size it was exported for).
 
     Attributes:
       info: the classes.
+      fingerprint: SHA-256 of the model and of how it predicts.
 
     Example:
-      predictor = Predictor("runs/shapes/model")
-      labels, probabilities = predictor("picture.jpg")
+      predictor = Predictor("runs/shapes", checkpoint="best")
+      prediction = predictor("picture.jpg")
+      prediction.labels, prediction.confidence, prediction.overlay
     """
 
-    def __init__(self, saved_model_dir: str | os.PathLike[str]) -> None:
-        """Loads a directory that ``export`` wrote.
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        checkpoint: str | None = None,
+        scales: Sequence[float] | None = None,
+        flip: bool | None = None,
+        window: tuple[int, int] | None = None,
+        overlap: float | None = None,
+    ) -> None:
+        """Loads a model. What follows its path is for run directories: an export predicts as it was made to.
+
+        Args:
+          path: a run directory, or what ``export`` wrote: a SavedModel's directory, a .tflite or .onnx file.
+          checkpoint: "last", "best" or the path of a checkpoint; None: "best".
+          scales: in place of the run's ``data.eval_scales``.
+          flip: in place of the run's ``data.eval_flip``.
+          window: in place of the run's ``data.eval_window``; (0, 0): whole images.
+          overlap: in place of the run's ``data.eval_overlap``.
 
         Raises:
-          UserError: it is no such directory, or damaged.
+          UserError: it is none of these, or damaged; or an export is given with values for a run.
         """
-        directory = Path(saved_model_dir)
-        if not (directory / "saved_model.pb").is_file():
+        how = {"scales": scales, "flip": flip, "window": window, "overlap": overlap}
+        if (Path(path) / "config.json").is_file():
+            self.info, self._serve, self.fingerprint = _load_run(os.fspath(path), checkpoint or "best", how)
+            return
+        given = [name for name, value in {"checkpoint": checkpoint, **how}.items() if value is not None]
+        if given:
             raise UserError(
-                f"{directory}: no saved_model.pb here; give a directory that pseudoseg-export wrote"
+                f"{given[0]}: {os.fspath(path)} is no run directory, and an export predicts as it was made to; "
+                "leave it out, or name the run"
             )
-        self.info = read_info(directory / "assets.extra" / "dataset.json")
-        try:
-            # The signature does not keep the variables alive: the loaded object does.
-            self._loaded = tf.saved_model.load(str(directory))
-            self._serve = self._loaded.signatures["serving_default"]
-        except (OSError, KeyError, ValueError, RuntimeError, tf.errors.OpError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{directory}: cannot be loaded ({reason}); export the model again") from error
+        exported = load_exported(path)
+        self.info, self._serve, self.fingerprint = exported.info, exported.serve, exported.fingerprint
 
     def __call__(self, image: npt.NDArray[np.uint8] | str | os.PathLike[str]) -> Prediction:
         """Segments one image or a batch.
@@ -213,7 +256,7 @@ class Predictor:
         Raises:
           TypeError: the pixels are not uint8.
           ValueError: the shape is another, or empty.
-          UserError: the file is not a readable image.
+          UserError: the file is not a readable image, or it is too large for a TFLite model.
         """
         if isinstance(image, (str, os.PathLike)):
             image = read_image(image)
@@ -225,12 +268,32 @@ class Predictor:
                 f"an image must have the shape [height, width, 3], a batch [images, height, width, 3], "
                 f"found {list(image.shape)}"
             )
-        batch = image if image.ndim == 4 else image[np.newaxis]
-        output = self._serve(images=tf.constant(batch))
-        labels, probabilities = output["labels"].numpy(), output["probabilities"].numpy()
-        return (
-            Prediction(labels, probabilities) if image.ndim == 4 else Prediction(labels[0], probabilities[0])
-        )
+        if image.ndim == 4:
+            return Prediction(image, *self._serve(image), self.info)
+        labels, probabilities = self._serve(image[np.newaxis])
+        return Prediction(image, labels[0], probabilities[0], self.info)
+
+
+def _load_run(run_dir: str, checkpoint: str, how: Mapping[str, Any]) -> tuple[DatasetInfo, Serve, str]:
+    """Classes, prediction and fingerprint of a run's checkpoint; ``how`` as for ``load_for_evaluation``."""
+    # train imports evaluate, which imports this module.
+    from pseudoseg_tf.train import create_model
+
+    config = config_io.load_for_evaluation(run_dir, **how)
+    info = read_info(os.path.join(run_dir, "dataset.json"))
+    model = create_model(config, info)
+    _, path = restore_model(run_dir, checkpoint, model)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    def predict_images(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return predict_at_own_size(model, images, config.data)
+
+    def serve(images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        labels, probabilities = predict_images(tf.constant(images))
+        return labels.numpy(), probabilities.numpy()
+
+    texts = json.dumps([config_io.to_dict(config), info.to_json()])
+    return info, serve, fingerprint(sorted(Path(path).parent.glob(f"{Path(path).name}.*")), texts)
 
 
 def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:

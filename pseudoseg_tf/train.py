@@ -77,9 +77,10 @@ def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> d
         UserError: anything wrong in the configuration, the data or the directory, or a loss that is not finite.
         Interrupted: a signal has stopped it; a checkpoint of its last step is there.
     """
+    with StopSignals() as signals, signals.at_once():
+        strategy = create_strategy(config.runtime)
+    # Anew: where there are several workers TensorFlow has taken SIGTERM for itself.
     with StopSignals() as signals:
-        with signals.at_once():
-            strategy = create_strategy(config.runtime)
         workers = Workers(strategy, run_dir)
         with claimed(workers.own_dir):
             with signals.at_once():

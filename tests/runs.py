@@ -43,6 +43,6 @@ def summaries(run_dir: Path) -> list[tuple[str, int, str, bytes]]:
             found += [
                 (path.parent.name, event.step, value.tag, value.tensor.SerializeToString())
                 for value in event.summary.value
-                if value.tag != "steps_per_second"
+                if not value.tag.endswith("_per_second")
             ]
     return sorted(found)

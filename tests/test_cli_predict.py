@@ -74,9 +74,11 @@ def test_from_a_run_to_pictures(tmp_path: Path) -> None:
     assert lines[1].split()[1] == f"{100 * result['iou']['background']:.2f}"
     assert lines[-1].startswith(f"mIoU {100 * result['miou']:.2f}  ") and f"step {STEP})" in lines[-1]
 
-    done = run("export", f"--run_dir={run_dir}", f"--out={model}", "--scales=0.5", "--flip")
+    done = run("export", f"--run_dir={run_dir}", f"--out={model}", "--scales=0.5", "--flip", "--compare=2")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{model}: SavedModel of {run_dir}/checkpoints/best/ckpt-{STEP}\n"
+    written, compared = done.stdout.splitlines()
+    assert written == f"{model}: saved_model of {run_dir}/checkpoints/best/ckpt-{STEP}"
+    assert compared.startswith("compared with evaluation: 2 images, largest probability difference ")
 
     images, out = tmp_path / "images", tmp_path / "new" / "out"
     images.mkdir()
@@ -85,19 +87,45 @@ def test_from_a_run_to_pictures(tmp_path: Path) -> None:
         save_image(images / name, picture)
     (images / "bad.png").write_text("no image")
     (images / "notes.txt").write_text("no image either, and not named like one")
-    done = run("predict", f"--model={model}", f"--images={images}", f"--out={out}")
+    predict = [f"--model={model}", f"--images={images}", f"--out={out}", "--batch=2", "--probabilities"]
+    done = run("predict", *predict)
     assert done.returncode == 2 and done.stdout == ""
     # A slow machine also gets lines of progress.
     skipped, error = [line for line in done.stderr.splitlines() if not line.startswith("predict ")]
     assert skipped.startswith(f"skipped: image {images / 'bad.png'}: neither a JPEG nor a PNG")
-    assert error.startswith("error: 1 of 4 images could not be read")
+    assert error.startswith("error: 1 of 4 images could not be predicted")
     stems = ["a_jpg", "a_png", "b"]
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        [*(f"{stem}.png" for stem in stems), *(f"{stem}_overlay.jpg" for stem in stems)]
+        ["predictions.json"]
+        + [f"{stem}{suffix}" for stem in stems for suffix in (".png", "_overlay.jpg", ".npz")]
     )
+
+    # One picture is taken away, the bad one mended: the other two stay as they are.
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    (out / "b.png").unlink()
+    save_image(images / "bad.png", random_images(9, 12))
+    done = run("predict", *predict)
+    assert done.returncode == 0, done.stderr
+    first, there, speed = done.stdout.splitlines()
+    assert first.endswith("class ids and overlays of 4 images") and there == "2 of them were there already"
+    assert speed.endswith(" images/s")
+    renewed = {path.name for path in out.iterdir() if path.stat().st_mtime_ns != before.get(path.name)}
+    assert renewed == {
+        "predictions.json",
+        *(f"{stem}{suffix}" for stem in ("b", "bad") for suffix in (".png", "_overlay.jpg", ".npz")),
+    }
+    summary = json.loads((out / "predictions.json").read_text())
+    assert sorted(summary["images"]) == ["a_jpg", "a_png", "b", "bad"]
 
     predictor = Predictor(model)
     labels = predictor(pictures["a.png"]).labels
+    assert summary["model"] == predictor.fingerprint
+    counts = {name: area["pixels"] for name, area in summary["images"]["a_png"]["classes"].items()}
+    assert counts == {CLASS_NAMES[k]: int((labels == k).sum()) for k in np.unique(labels)}
+    with np.load(out / "a_png.npz") as written:
+        np.testing.assert_allclose(
+            written["probabilities"], predictor(pictures["a.png"]).probabilities, atol=1e-3
+        )
     assert len(np.unique(labels)) > 1
     mirrored = predictor(pictures["a.png"][:, ::-1])
     np.testing.assert_array_equal(mirrored.labels, labels[:, ::-1])

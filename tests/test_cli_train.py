@@ -118,8 +118,10 @@ def test_run_of_another_configuration_is_refused(folder: list[str], tmp_path: Pa
 def test_dry_run_of_the_program(folder: list[str], tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     flags = [f"--set={override}" for override in [*folder, "init.weights=", "train.steps=10"]]
+    flags.append("--deterministic")
     done = run_train("--preset=folder", f"--run_dir={tmp_path / 'run'}", "--dry_run", *flags)
     assert done.returncode == 0, done.stderr
+    assert " deterministic=true" in " ".join(done.stdout.split())
     assert "train: mode=unlabeled steps=10 " in done.stdout
     assert "(new)" in done.stdout
     assert sorted(tmp_path.rglob("*")) == before

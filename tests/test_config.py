@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import platform
-import re
 from pathlib import Path
 from typing import Any
 
@@ -451,12 +450,3 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         write_json(tmp_path / "file" / "values.json", {})
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "values.json"]
-
-
-def test_readme_names_keys_and_defaults_that_exist() -> None:
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+\.\w+)` \| (?:`(.*?)`)? \|", readme, re.MULTILINE)
-    defaults = {key: config_io.as_text(value) for key, value in config_io.flatten(Config()).items()}
-    assert len(rows) > 20
-    for key, default in rows:
-        assert default == defaults[key]

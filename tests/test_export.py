@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import importlib
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+import pseudoseg_tf
 from pseudoseg_tf import config_io
+from pseudoseg_tf.agreement import Agreement, compare_with_evaluation, images_within
 from pseudoseg_tf.checkpoint import restore_model
 from pseudoseg_tf.data.decode import decode_image
 from pseudoseg_tf.data.pipeline import evaluation_dataset
@@ -21,11 +30,12 @@ from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import DatasetInfo, voc_palette
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import evaluate
-from pseudoseg_tf.export import export
+from pseudoseg_tf.export import Format, export
+from pseudoseg_tf.exported import load_exported
 from pseudoseg_tf.files import read_json, write_json
 from pseudoseg_tf.inference import Predictor, predict
 from pseudoseg_tf.train import create_model
-from pseudoseg_tf.visualize import save_image
+from pseudoseg_tf.visualize import overlay, save_image
 from tests.tiny import CLASS_NAMES, SIZES, STEP, make_run, random_images, resize_plainly
 
 INFO = DatasetInfo(CLASS_NAMES, voc_palette(len(CLASS_NAMES)), "tiny")
@@ -41,7 +51,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def exported(run_dir: str) -> Path:
     out = Path(run_dir, "deep", "model")
-    assert export(run_dir, str(out)).endswith(f"best/ckpt-{STEP}")
+    assert export(run_dir, str(out), compare=0) == (f"{run_dir}/checkpoints/best/ckpt-{STEP}", None)
     return out
 
 
@@ -74,7 +84,7 @@ def test_exported_model_has_the_labels_of_evaluation_with_scales_and_flip(
     run_dir: str, tmp_path: Path
 ) -> None:
     options = {"scales": (0.5, 1.75), "flip": True}
-    export(run_dir, str(tmp_path / "model"), **options)
+    export(run_dir, str(tmp_path / "model"), **options, compare=0)
     model = create_model(config_io.load(run_dir), INFO)
     restore_model(run_dir, "best", model)
     predictor = Predictor(tmp_path / "model")
@@ -133,7 +143,7 @@ def test_export_refuses_a_directory_in_use_and_takes_an_empty_one(run_dir: str, 
     with pytest.raises(UserError, match="file: exists already"):
         export(run_dir, str(tmp_path / "used" / "file"))
     (tmp_path / "empty").mkdir()
-    assert export(run_dir, f"{tmp_path}/empty/", "last").endswith(f"last/ckpt-{STEP}")
+    assert export(run_dir, f"{tmp_path}/empty/", "last", compare=0).checkpoint.endswith(f"last/ckpt-{STEP}")
     assert (tmp_path / "empty" / "saved_model.pb").exists()
 
 
@@ -152,7 +162,7 @@ def test_a_failed_export_leaves_nothing(
 
     monkeypatch.setattr(tf.saved_model, "save", half_written)
     with pytest.raises(OSError, match="no space"):
-        export(run_dir, str(tmp_path / "model"))
+        export(run_dir, str(tmp_path / "model"), compare=0)
     assert not list(tmp_path.iterdir())
 
 
@@ -171,6 +181,187 @@ def test_predictor_takes_an_image_a_batch_or_a_path(predictor: Predictor, tmp_pa
         np.testing.assert_array_equal(predictor(given).probabilities, single.probabilities)
 
 
+def test_predictor_of_a_run_equals_its_export_and_takes_other_values(
+    run_dir: str, predictor: Predictor
+) -> None:
+    image = random_images(20, 30)
+    of_run, exported = Predictor(run_dir, "best"), predictor(image)
+    found = of_run(image)
+    np.testing.assert_allclose(found.probabilities, exported.probabilities, atol=1e-5)
+    np.testing.assert_array_equal(found.confidence, found.probabilities.max(-1))
+    np.testing.assert_array_equal(found.overlay, overlay(image, found.labels, INFO.palette))
+    assert found.overlay.shape == image.shape and (found.overlay != image).any()
+    both = of_run(np.stack([image, image[::-1]]))
+    first, second = both.split()
+    np.testing.assert_array_equal(first.image, image)
+    np.testing.assert_array_equal(second.labels, both.labels[1])
+
+    windowed = Predictor(run_dir, window=(17, 17), overlap=0.5)
+    model = create_model(config_io.load(run_dir), INFO)
+    restore_model(run_dir, "best", model)
+    _, expected = predict(model, tf.constant(image[None]), EVAL_SIZE, window=(17, 17), overlap=0.5)
+    np.testing.assert_allclose(windowed(image).probabilities, expected[0], atol=1e-5)
+    # The same weights, one prediction rule or another.
+    assert of_run.fingerprint == Predictor(run_dir).fingerprint
+    assert len({of_run.fingerprint, windowed.fingerprint, predictor.fingerprint}) == 3
+    assert all(re.fullmatch("[0-9a-f]{64}", each.fingerprint) for each in (of_run, windowed, predictor))
+
+
+def test_predictor_of_an_export_takes_no_values_of_a_run(exported: Path) -> None:
+    for given in ({"checkpoint": "last"}, {"flip": True}, {"window": (17, 17)}):
+        with pytest.raises(UserError, match=rf"^{next(iter(given))}: .*model is no run directory"):
+            Predictor(exported, **given)
+
+
+def test_exported_model_decodes_files_itself(exported: Path, predictor: Predictor) -> None:
+    loaded = tf.saved_model.load(str(exported))
+    encoded = loaded.signatures["encoded"]
+    image = random_images(20, 30)
+    smooth = np.asarray(Image.fromarray(image).resize((40, 24)))
+    for picture, kind in ((image, "PNG"), (smooth, "JPEG")):
+        content = io.BytesIO()
+        Image.fromarray(picture).save(content, kind)
+        found = encoded(encoded_images=tf.constant([content.getvalue()] * 2))
+        expected = predictor(decode_image(content.getvalue(), "image"))
+        assert found["labels"].shape == (2, *picture.shape[:2])
+        # PNG says what the pixels are; two decoders of JPEG may round differently.
+        tolerance = 1e-6 if kind == "PNG" else 0.05
+        np.testing.assert_allclose(found["probabilities"][1], expected.probabilities, atol=tolerance)
+
+
+def test_export_says_what_it_is_and_where_it_comes_from(run_dir: str, exported: Path) -> None:
+    description = read_json(exported / "assets.extra" / "model.json")
+    assert description == load_exported(exported).description
+    config = Path(run_dir, "config.json").read_bytes()
+    assert description["run"] == {
+        "name": "run",
+        "checkpoint": f"checkpoints/best/ckpt-{STEP}",
+        "step": STEP,
+        "backbone": "mobilenet_v1",
+        "config_sha256": hashlib.sha256(config).hexdigest(),
+    }
+    assert description["format"] == "saved_model"
+    assert description["pseudoseg_tf"] == pseudoseg_tf.__version__
+    assert description["prediction"]["data.eval_size"] == list(EVAL_SIZE)
+
+
+def test_tflite_predicts_what_evaluation_does_on_its_canvas(run_dir: str, tmp_path: Path) -> None:
+    out = tmp_path / "model.tflite"
+    # In a fresh process, on validation images that are not larger: four of five.
+    found = export(run_dir, str(out), format="tflite", size=(33, 33), compare=9).agreement
+    assert found is not None and found.images == 4
+    assert found.largest_difference < 1e-4 and found.same_class > 0.99
+    assert found.evaluated_miou == pytest.approx(found.miou, abs=0.01)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.tflite"]
+
+    with zipfile.ZipFile(out) as archive:
+        assert json.loads(archive.read("dataset.json"))["class_names"] == list(CLASS_NAMES)
+        description = json.loads(archive.read("model.json"))
+    assert description["format"] == "tflite" and description["input"]["largest_size"] == [33, 33]
+
+    predictor = Predictor(out)
+    assert predictor.info.class_names == CLASS_NAMES and predictor.info.palette == INFO.palette
+    model = create_model(config_io.load(run_dir), INFO)
+    restore_model(run_dir, "best", model)
+    images = random_images(2, 20, 30)
+    _, expected = predict(model, tf.constant(images), (33, 33))
+    np.testing.assert_allclose(predictor(images).probabilities, expected, atol=1e-5)
+    with pytest.raises(UserError, match=r"takes images of at most 33x33 \(height x width\), found 20x34"):
+        predictor(random_images(20, 34))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("format", "difference", "same_class"), [("tflite_float16", 0.5, 0.95), ("tflite_int8", 1.0, 0.8)]
+)
+def test_tflite_of_few_bits_stays_close(
+    run_dir: str, tmp_path: Path, format: Format, difference: float, same_class: float
+) -> None:
+    out = str(tmp_path / "model.tflite")
+    options = {"format": format, "size": (33, 49), "min_same_class": same_class, "calibration": 2}
+    found = export(run_dir, out, **options).agreement
+    assert found is not None and 1e-5 < found.largest_difference < difference
+    assert same_class < found.same_class <= 1
+    with pytest.raises(UserError, match=r"model\.tflite: exists already"):
+        export(run_dir, out, **options)
+
+
+@pytest.mark.slow
+def test_onnx_predicts_what_evaluation_does(run_dir: str, tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx")
+    found = export(
+        run_dir, str(tmp_path / "model.onnx"), format="onnx", scales=(0.5, 1.0), compare=9
+    ).agreement
+    assert found is not None and found.images == len(SIZES)
+    assert found.largest_difference < 1e-4 and found.same_class > 0.999
+    model = load_exported(tmp_path / "model.onnx")
+    assert model.info.class_names == CLASS_NAMES
+    assert model.description["prediction"]["data.eval_scales"] == [0.5, 1.0]
+
+
+def test_an_export_unlike_evaluation_is_not_written(
+    run_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worst = Agreement(3, 0.25, 0.95, 0.5, 0.6)
+    # The package's attribute of that name is the function.
+    module = importlib.import_module("pseudoseg_tf.export")
+    monkeypatch.setattr(module, "compare_with_evaluation", lambda *_: worst)
+    with pytest.raises(
+        UserError, match=r"saved_model differs .* 95\.0000% .*mIoU 50\.00 \(evaluation 60\.00\)"
+    ):
+        export(run_dir, str(tmp_path / "model"))
+    assert not list(tmp_path.iterdir())
+    # Enough for who says so.
+    module._check_agreement(worst, "saved_model", min_same_class=0.95)
+    with pytest.raises(UserError, match=r"allowed: a difference of 1 and 95\.1%"):
+        module._check_agreement(worst, "saved_model", min_same_class=0.951)
+
+
+def test_a_fresh_process_that_cannot_load_the_export_is_named(run_dir: str, tmp_path: Path) -> None:
+    config = config_io.load(run_dir)
+    val = open_sources(config.data, "supervised").val
+    with pytest.raises(UserError, match=r"absent: a fresh process cannot run it \(.*no saved_model\.pb here"):
+        compare_with_evaluation(tmp_path / "absent", create_model(config, INFO), config.data, val)
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "message"),
+    [
+        ("model", {"format": "tf_lite"}, "--format: found 'tf_lite', must be one of saved_model, tflite,"),
+        ("model", {"format": "onnx"}, "--out: found '.*model', must end in .onnx with --format=onnx"),
+        ("model", {"size": (33, 33)}, "--size: saved_model takes images of any size"),
+        ("m.tflite", {"format": "tflite", "size": (32, 33)}, "data.eval_size: found '32,33', must be 0,0"),
+        ("m.tflite", {"format": "tflite", "window": (17, 17)}, "--window: tflite has no sliding windows"),
+        ("m.onnx", {"format": "onnx", "flip": True}, "--flip: onnx has no mirrored passes"),
+        ("m.tflite", {"format": "tflite", "size": (17, 17)}, "--size: all 5 validation images are larger"),
+    ],
+)
+def test_export_refuses_what_a_format_cannot_do(
+    run_dir: str, tmp_path: Path, out: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        export(run_dir, str(tmp_path / out), **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_without_the_data_says_how(run_dir: str, tmp_path: Path) -> None:
+    moved = tmp_path / "run"
+    shutil.copytree(run_dir, moved)
+    written = read_json(moved / "config.json")
+    written["config"]["data"]["images"] = str(tmp_path / "absent")
+    write_json(moved / "config.json", written)
+    with pytest.raises(UserError, match=r"absent is not a folder.*\(--compare=0 exports without comparing\)"):
+        export(str(moved), str(tmp_path / "model"))
+
+
+def test_images_to_compare_on_are_spread_and_small_enough(run_dir: str) -> None:
+    data = config_io.load(run_dir).data
+    val = open_sources(data, "supervised").val
+    small = images_within(val, dataclasses.replace(data, eval_size=(33, 33)), 9)
+    assert small.ids == ("1", "2", "4", "5")
+    assert len(images_within(val, dataclasses.replace(data, eval_size=(0, 0)), 3)) == 3
+
+
 def test_predictor_states_what_it_needs(predictor: Predictor, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="uint8 values from 0 to 255, found float32"):
         predictor(np.zeros([4, 4, 3], np.float32))
@@ -185,7 +376,7 @@ def test_predictor_states_what_it_needs(predictor: Predictor, tmp_path: Path) ->
 
 
 def test_predictor_refuses_other_directories(exported: Path, run_dir: str, tmp_path: Path) -> None:
-    for path in (run_dir, tmp_path / "absent"):
+    for path in (Path(run_dir).parent, tmp_path / "absent"):
         with pytest.raises(UserError, match=r"no saved_model\.pb here"):
             Predictor(path)
     (tmp_path / "saved_model.pb").write_bytes(b"damaged")
@@ -208,7 +399,10 @@ def test_exported_model_resizes_as_evaluation_does(run_dir: str, tmp_path: Path)
     config = config_io.load(resized_run)
     model = create_model(config, INFO)
     restore_model(str(resized_run), "best", model)
-    export(str(resized_run), str(tmp_path / "model"))
+    exported = export(str(resized_run), str(tmp_path / "model"), compare=2)
+    # On images that evaluation sees resized, and compared at their own size.
+    assert exported.agreement is not None and exported.agreement.images == 2
+    assert exported.agreement.largest_difference < 1e-5 and exported.agreement.same_class > 0.999
     predictor = Predictor(tmp_path / "model")
 
     val = open_sources(config.data, "supervised").val

@@ -91,7 +91,7 @@ def test_a_run_writes_its_records(folder: Path, tmp_path: Path, mode: str) -> No
     total = training[0]["loss/total"]
     assert total == pytest.approx(sum(training[0][f"loss/{name}"] for name in terms - {"total"}), rel=1e-5)
     assert (tmp_path / "run/pictures").exists() == (mode == "weakly")
-    shown = {f"loss/{name}" for name in terms} | {"learning_rate", "images_per_second"}
+    shown = {f"loss/{name}" for name in terms} | {"learning_rate", "images_per_second", "steps_per_second"}
     if mode == "weakly":
         shown |= {"pseudo_labels", "reliability"}
         shown |= {

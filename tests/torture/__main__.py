@@ -329,6 +329,8 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
+    # In the background of a shell it is ignored, and so it would be in the processes started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         torture = Torture(Path(folder), arguments.seed)
         checks = {
