@@ -119,8 +119,9 @@ def measure(config: Config, kind: str, count: int) -> float:
     import tensorflow as tf
 
     from benchmarks.noise import noise_sources
+    from pseudoseg_tf.assembly import create_model, create_optimizer, create_strategy
     from pseudoseg_tf.data.pipeline import training_dataset
-    from pseudoseg_tf.train import Trainer, create_model, create_optimizer, create_strategy
+    from pseudoseg_tf.trainer import Trainer
 
     strategy_name = "multi_worker" if kind == "processes" else "mirrored"
     if kind == "replicas" and not tf.config.list_physical_devices("GPU"):

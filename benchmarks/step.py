@@ -133,8 +133,9 @@ def measure_on_request(config: Config, num_classes: int, plain: bool) -> None:
 
     from benchmarks.noise import noise_sources
     from benchmarks.plain_step import plain_losses
+    from pseudoseg_tf.assembly import create_model, create_optimizer, create_strategy
     from pseudoseg_tf.data.pipeline import training_dataset
-    from pseudoseg_tf.train import Trainer, create_model, create_optimizer, create_strategy
+    from pseudoseg_tf.trainer import Trainer
 
     strategy = create_strategy(config.runtime)
     sources = noise_sources(num_classes)

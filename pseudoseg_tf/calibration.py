@@ -10,6 +10,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.assembly import create_model, create_strategy, pseudo_label_options
 from pseudoseg_tf.checkpoint import find_checkpoint, restore_model
 from pseudoseg_tf.config import Config, PseudoConfig
 from pseudoseg_tf.data.pipeline import evaluation_dataset
@@ -24,7 +25,6 @@ from pseudoseg_tf.progress import Progress
 from pseudoseg_tf.pseudo_label import make_pseudo_label
 from pseudoseg_tf.reliability_diagram import save_reliability_diagrams
 from pseudoseg_tf.steps import WeakBranch, weak_branch
-from pseudoseg_tf.train import create_model, create_strategy, pseudo_label_options
 
 ImageLabels = Literal["predicted", "given"]
 

@@ -8,6 +8,7 @@ import shutil
 import tensorflow as tf
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.assembly import create_model, create_optimizer
 from pseudoseg_tf.checkpoint import checkpoint_directory, restore_model
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.data.sources import open_sources
@@ -26,7 +27,6 @@ from pseudoseg_tf.tf1_checkpoint import (
     write_tf1_checkpoint,
 )
 from pseudoseg_tf.tf1_files import Tf1Checkpoint, check_free
-from pseudoseg_tf.train import create_model, create_optimizer
 
 
 def from_tf1(path: str, run_dir: str, config: Config, preset: str = "") -> str:

@@ -12,6 +12,7 @@ import orbit
 import tensorflow as tf
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.assembly import create_model, create_strategy
 from pseudoseg_tf.checkpoint import find_checkpoint, restore_model
 from pseudoseg_tf.config import Config, DataConfig
 from pseudoseg_tf.data.pipeline import evaluation_dataset
@@ -172,9 +173,6 @@ def evaluate(
       UserError: the run directory, checkpoint or data cannot be read, the data set has other classes than
         the run, or a given value is not allowed.
     """
-    # train imports the Evaluator from here.
-    from pseudoseg_tf.train import create_model, create_strategy
-
     config = config_io.load_for_evaluation(run_dir, scales, flip, window, overlap)
     info = read_info(os.path.join(run_dir, "dataset.json"))
     checkpoint = find_checkpoint(run_dir, checkpoint)  # before the data, which may take long to open

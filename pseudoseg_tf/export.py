@@ -18,6 +18,7 @@ import tensorflow as tf
 import pseudoseg_tf
 from pseudoseg_tf import config_io
 from pseudoseg_tf.agreement import Agreement, compare_with_evaluation, images_within
+from pseudoseg_tf.assembly import create_model
 from pseudoseg_tf.checkpoint import restore_model
 from pseudoseg_tf.config import Config, DataConfig
 from pseudoseg_tf.data.decode import decode_image
@@ -30,7 +31,6 @@ from pseudoseg_tf.exported import DATASET_DOCUMENT, MODEL_DOCUMENT, SAVED_MODEL_
 from pseudoseg_tf.files import write_text
 from pseudoseg_tf.inference import predict_at_own_size, read_info
 from pseudoseg_tf.nn.model import PseudoSegModel
-from pseudoseg_tf.train import create_model
 
 Format = Literal["saved_model", "tflite", "tflite_float16", "tflite_int8", "onnx"]
 

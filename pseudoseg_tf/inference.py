@@ -14,6 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.assembly import create_model
 from pseudoseg_tf.checkpoint import restore_model
 from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data.decode import decode_image, read_encoded
@@ -276,9 +277,6 @@ class Predictor:
 
 def _load_run(run_dir: str, checkpoint: str, how: Mapping[str, Any]) -> tuple[DatasetInfo, Serve, str]:
     """Classes, prediction and fingerprint of a run's checkpoint; ``how`` as for ``load_for_evaluation``."""
-    # train imports evaluate, which imports this module.
-    from pseudoseg_tf.train import create_model
-
     config = config_io.load_for_evaluation(run_dir, **how)
     info = read_info(os.path.join(run_dir, "dataset.json"))
     model = create_model(config, info)

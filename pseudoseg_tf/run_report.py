@@ -13,6 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.assembly import create_model, create_strategy
 from pseudoseg_tf.calibration import has_trained_sgc, image_labels_of_training, validation_branch
 from pseudoseg_tf.checkpoint import find_checkpoint, restore_model
 from pseudoseg_tf.comparison import read_lines
@@ -34,7 +35,6 @@ from pseudoseg_tf.metrics import (
 from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.nn.pass_cost import PassCost, count_pass
 from pseudoseg_tf.progress import Progress
-from pseudoseg_tf.train import create_model, create_strategy
 
 UInt8 = npt.NDArray[np.uint8]
 Batch = Mapping[str, tf.Tensor]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.assembly import create_model, create_strategy
 from pseudoseg_tf.checkpoint import restore_model
 from pseudoseg_tf.config import Config, RuntimeConfig
 from pseudoseg_tf.data.decode import decode_image
@@ -27,7 +28,7 @@ from pseudoseg_tf.files import check_directory, read_json, write_json
 from pseudoseg_tf.inference import predict_at_own_size
 from pseudoseg_tf.progress import Progress
 from pseudoseg_tf.records import Log
-from pseudoseg_tf.train import create_model, create_strategy, train
+from pseudoseg_tf.train import train
 from pseudoseg_tf.visualize import save_palette_png
 
 # Describes the pseudo labels beside it.

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from pseudoseg_tf.assembly import create_strategy
 from pseudoseg_tf.config import RuntimeConfig
-from pseudoseg_tf.train import create_strategy
 from tests.tiny import TinyBackbone
 
 

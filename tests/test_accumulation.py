@@ -11,6 +11,7 @@ import tensorflow as tf
 from pseudoseg_tf import config_io
 from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.accumulation import GradientAccumulator, part_of, part_weights
+from pseudoseg_tf.assembly import create_model
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.data import pipeline
 from pseudoseg_tf.data.sources import Sources, open_sources
@@ -19,7 +20,7 @@ from pseudoseg_tf.losses import PixelLossOptions
 from pseudoseg_tf.optim import Momentum
 from pseudoseg_tf.pseudo_label import one_replica
 from pseudoseg_tf.steps import LossWeights
-from pseudoseg_tf.train import Trainer, create_model
+from pseudoseg_tf.trainer import Trainer
 from tests.folder import draw_folder, small_config
 
 _ONE_DEVICE = tf.distribute.OneDeviceStrategy("CPU:0")

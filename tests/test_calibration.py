@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.assembly import create_model
 from pseudoseg_tf.calibration import calibrate, variants
 from pseudoseg_tf.checkpoint import restore_model
 from pseudoseg_tf.config import PseudoConfig
@@ -27,7 +28,6 @@ from pseudoseg_tf.metrics import Reliability, intersection_over_union
 from pseudoseg_tf.nn.layers import resize_align_corners
 from pseudoseg_tf.pseudo_label import make_pseudo_label
 from pseudoseg_tf.reliability_diagram import save_reliability_diagrams
-from pseudoseg_tf.train import create_model
 from tests.tiny import CLASS_NAMES, SIZES, STEP, make_run, random_images, random_labels
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.assembly import create_model
 from pseudoseg_tf.checkpoint import checkpoint_directory
 from pseudoseg_tf.cli.plan import plan
 from pseudoseg_tf.config import Config
@@ -25,7 +26,7 @@ from pseudoseg_tf.export import export
 from pseudoseg_tf.nn.model import build_model
 from pseudoseg_tf.tf1_checkpoint import guess_network, tf1_shape, tf1_variables
 from pseudoseg_tf.tf1_files import Tf1Checkpoint
-from pseudoseg_tf.train import create_model, train
+from pseudoseg_tf.train import train
 from tests import tf1
 from tests.folder import draw_folder, small_config
 

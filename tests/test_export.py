@@ -23,6 +23,7 @@ from PIL import Image
 import pseudoseg_tf
 from pseudoseg_tf import config_io
 from pseudoseg_tf.agreement import Agreement, compare_with_evaluation, images_within
+from pseudoseg_tf.assembly import create_model
 from pseudoseg_tf.checkpoint import restore_model
 from pseudoseg_tf.data.decode import decode_image
 from pseudoseg_tf.data.pipeline import evaluation_dataset
@@ -34,7 +35,6 @@ from pseudoseg_tf.export import Format, export
 from pseudoseg_tf.exported import load_exported
 from pseudoseg_tf.files import read_json, write_json
 from pseudoseg_tf.inference import Predictor, predict
-from pseudoseg_tf.train import create_model
 from pseudoseg_tf.visualize import overlay, save_image
 from tests.tiny import CLASS_NAMES, SIZES, STEP, make_run, random_images, resize_plainly
 

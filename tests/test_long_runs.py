@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.assembly import create_model, create_optimizer
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.data.sources import open_sources
-from pseudoseg_tf.train import Trainer, create_model, create_optimizer
+from pseudoseg_tf.trainer import Trainer
 from tests.folder import draw_folder, small_config
 
 

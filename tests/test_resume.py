@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pseudoseg_tf import config_io
+from pseudoseg_tf import config_io, trainer
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.data import pipeline
 from pseudoseg_tf.data.pipeline import example_ids
@@ -94,7 +94,7 @@ def spoil(numbers: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
 
     ReLU makes 0 of it, so that the loss is a number and the gradient is none.
     """
-    labeled_batch = training.labeled_batch
+    labeled_batch = trainer.labeled_batch
 
     def spoiled(model: Any, examples: Mapping[str, tf.Tensor]) -> Any:
         batch = labeled_batch(model, examples)
@@ -102,7 +102,7 @@ def spoil(numbers: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
         image = tf.where(hit[:, tf.newaxis, tf.newaxis, tf.newaxis], float("nan"), batch["image"])
         return {**batch, "image": image}
 
-    monkeypatch.setattr(training, "labeled_batch", spoiled)
+    monkeypatch.setattr(trainer, "labeled_batch", spoiled)
 
 
 def test_a_run_stopped_and_killed_on_its_way_ends_as_one_that_was_not(

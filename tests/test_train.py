@@ -17,6 +17,7 @@ from PIL import Image
 from tensorflow.core.util import event_pb2
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.assembly import create_model, create_optimizer, create_schedule, pixel_loss_options
 from pseudoseg_tf.checkpoint import checkpoint_directory
 from pseudoseg_tf.config import Config, TrainConfig
 from pseudoseg_tf.data import pipeline
@@ -25,14 +26,8 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import evaluate
 from pseudoseg_tf.losses import ALL_PIXELS
 from pseudoseg_tf.optim import Momentum, PolynomialDecay
-from pseudoseg_tf.train import (
-    Trainer,
-    create_model,
-    create_optimizer,
-    create_schedule,
-    pixel_loss_options,
-    train,
-)
+from pseudoseg_tf.train import train
+from pseudoseg_tf.trainer import Trainer
 from tests.folder import CLASS_NAMES, draw_folder, small_config
 
 ROOT = Path(__file__).resolve().parents[1]

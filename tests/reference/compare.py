@@ -209,7 +209,7 @@ def _compare_inputs(directory: Path, match: re.Match[str]) -> Iterator[Row]:
 
 def _compare_variables(directory: Path, match: re.Match[str]) -> Iterator[Row]:
     """Names, shapes, and which are trained, decayed and sped up; the optimizer's slots; the formula's sums."""
-    from pseudoseg_tf.train import model_gradient_multipliers
+    from pseudoseg_tf.assembly import model_gradient_multipliers
     from tests.reference import formula, network
 
     file = _json(directory / match[0])
@@ -342,7 +342,7 @@ def _against_exact(row: Row, ours: Any, theirs: Array, exact: Array | None) -> R
 
 
 def _compare_schedule(directory: Path, match: re.Match[str]) -> Iterator[Row]:
-    from pseudoseg_tf.train import create_schedule
+    from pseudoseg_tf.assembly import create_schedule
     from tests.reference import flags as reference_flags
 
     for number, case in enumerate(_json(directory / match[0])):

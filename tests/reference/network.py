@@ -14,6 +14,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from pseudoseg_tf import steps
+from pseudoseg_tf.assembly import (
+    create_optimizer,
+    model_gradient_multipliers,
+    pixel_loss_options,
+    pseudo_label_options,
+)
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.inference import predict
 from pseudoseg_tf.nn import sgc
@@ -23,12 +29,6 @@ from pseudoseg_tf.nn.pyramid import pyramid_logits
 from pseudoseg_tf.nn.tf1_names import tf1_names
 from pseudoseg_tf.pseudo_label import make_pseudo_label
 from pseudoseg_tf.tf1_checkpoint import tf1_shape
-from pseudoseg_tf.train import (
-    create_optimizer,
-    model_gradient_multipliers,
-    pixel_loss_options,
-    pseudo_label_options,
-)
 from tests.reference import formula
 
 NUM_CLASSES = 21

@@ -25,7 +25,7 @@ from pseudoseg_tf.data import color, geometry
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.losses import image_labels_of
 from pseudoseg_tf.nn import model as nn_model
-from pseudoseg_tf.train import additional_batch, labeled_batch
+from pseudoseg_tf.trainer import additional_batch, labeled_batch
 
 Array = npt.NDArray[Any]
 # The reference's settings are the defaults.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
+from pseudoseg_tf import trainer
 from pseudoseg_tf.cli import train as program
 from pseudoseg_tf.nn import model
 from tests.tiny import TinyBackbone
@@ -16,9 +16,7 @@ from tests.tiny import TinyBackbone
 
 def spoil(numbers: list[int]) -> None:
     """Puts NaN into the pixels of labeled examples."""
-    # The package's own name "train" is the function.
-    train = importlib.import_module("pseudoseg_tf.train")
-    labeled_batch = train.labeled_batch
+    labeled_batch = trainer.labeled_batch
 
     def spoiled(network: Any, examples: Mapping[str, tf.Tensor]) -> Any:
         batch = labeled_batch(network, examples)
@@ -26,7 +24,7 @@ def spoil(numbers: list[int]) -> None:
         image = tf.where(hit[:, tf.newaxis, tf.newaxis, tf.newaxis], float("nan"), batch["image"])
         return {**batch, "image": image}
 
-    train.labeled_batch = spoiled  # type: ignore[attr-defined]
+    trainer.labeled_batch = spoiled
 
 
 if __name__ == "__main__":
