@@ -129,7 +129,7 @@ def batches(
     source: DamagedSource, bad: BadExamples | None, steps: int, start: int = 0, context: Any = None
 ) -> list[dict[str, np.ndarray]]:
     sources = Sources(INFO, source, None, source)
-    dataset = pipeline.training_dataset(sources, DATA, "supervised", start, context, bad)
+    dataset = pipeline.training_dataset(sources, DATA, "supervised", start, context, bad_examples=bad)
     return [batch["labeled"] for batch in dataset.take(steps).as_numpy_iterator()]
 
 
