@@ -47,6 +47,7 @@ class BadExamples:
         # Names in records may hold any character; a line is one example.
         record_id, reason = " ".join(record_id.split()), " ".join(reason.split())
         with self._lock:
+            self._check()  # Other threads read on for a while after the one that found too many.
             if record_id in self._reasons:
                 return
             self._reasons[record_id] = reason
