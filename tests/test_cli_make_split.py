@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -168,11 +170,14 @@ class TestDraws:
         assert not list(tmp_path.glob("x*"))
 
     def test_a_damaged_mask_leaves_no_list(self, data: DataConfig, tmp_path: Path) -> None:
-        path = Path(data.masks) / "p13.png"
-        path.write_bytes(path.read_bytes()[:-20])
-        done = make_split(*overrides(data), "--count=6", f"--out={tmp_path}/x")
+        masks = tmp_path / "masks"
+        shutil.copytree(data.masks, masks)
+        content = (masks / "p13.png").read_bytes()
+        (masks / "p13.png").write_bytes(content[: len(content) // 2])
+        damaged = dataclasses.replace(data, masks=str(masks))
+        done = make_split(*overrides(damaged), "--count=6", f"--out={tmp_path}/x")
         assert done.returncode == 2 and done.stdout == ""
-        assert done.stderr.startswith("error: mask p13: damaged (") and done.stderr.count("\n") == 1
+        assert done.stderr.startswith(f"error: {masks}/p13.png: damaged (") and done.stderr.count("\n") == 1
         assert not list(tmp_path.glob("x*"))
 
     def test_hopeless_request(self, data: DataConfig, tmp_path: Path) -> None:

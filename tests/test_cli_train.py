@@ -295,7 +295,7 @@ def test_messages_of_other_errors() -> None:
     assert user_message(UserError("a: b")) == "a: b"
     assert user_message(PermissionError(13, "Permission denied", "runs/x")) == "runs/x: Permission denied"
     out_of_memory = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
-    assert "data.batch_labeled" in (user_message(out_of_memory) or "")
+    assert "train.accumulate" in (user_message(out_of_memory) or "")
     # Defects of the program keep their traceback.
     assert user_message(ValueError("UserError: no")) is None
     assert user_message(tf.errors.InvalidArgumentError(None, None, "shapes")) is None

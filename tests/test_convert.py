@@ -75,18 +75,19 @@ def theirs(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_checkpoint(one: Path, other: Path, step: int, apart_from: tuple[str, ...] = ()) -> None:
-    """The checkpoints of both runs hold the same, to the last bit, but for the best score."""
+    """The checkpoints of both runs hold the same, to the last bit, but for the save counter."""
 
     def variables(run_dir: Path) -> dict[str, np.ndarray]:
         directory = Path(checkpoint_directory(str(run_dir), "last"))
         reader = tf.train.load_checkpoint(str(directory / f"ckpt-{step}"))
         names = [name for name in reader.get_variable_to_shape_map() if name.endswith("VARIABLE_VALUE")]
-        return {name: reader.get_tensor(name) for name in names}
+        # The sums behind the next console line, of which a converted checkpoint has none.
+        return {name: reader.get_tensor(name) for name in names if not name.startswith("interval/")}
 
     expected, found = variables(one), variables(other)
     assert expected.keys() == found.keys()
     for name in expected:
-        if not name.startswith(("best_miou", "save_counter", *apart_from)):
+        if not name.startswith(("save_counter", *apart_from)):
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 

@@ -85,7 +85,8 @@ def test_pseudo_labels_are_the_confident_predictions_of_the_exported_teacher(
     ignored = 0
     for name, mask in masks.items():
         image = read_image(finished.folder / f"images/{name}.png")
-        labels, probabilities = predictor(image)
+        prediction = predictor(image)
+        labels, probabilities = prediction.labels, prediction.probabilities
         assert mask.shape == image.shape[:2]
         # Where rounding could decide, nothing is asked.
         clear = abs(probabilities.max(-1) - THRESHOLD) > 1e-5

@@ -111,7 +111,10 @@ class EncodedRecords:
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         """Returns the features of a record; raises UserError if the files are damaged."""
         with self._whole():
-            return self._records[index]
+            features = self._records[index]
+            if features["id"] is None or features["image"] is None:
+                raise RuntimeError(f"record {index} is not whole")
+            return features
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:
