@@ -131,7 +131,11 @@ def scores_of(labels: np.ndarray, predictions: np.ndarray, confidence: np.ndarra
 
 @pytest.mark.parametrize(
     ("mode", "image_labels", "used"),
-    [("unlabeled", None, "predicted"), ("unlabeled", "given", "given"), ("weakly", None, "given")],
+    [
+        ("unlabeled", None, "predicted"),
+        pytest.param("unlabeled", "given", "given", marks=pytest.mark.slow),
+        pytest.param("weakly", None, "given", marks=pytest.mark.slow),
+    ],
 )
 def test_calibrate_equals_a_loop_over_images(mode: str, image_labels: Any, used: str, tmp_path: Path) -> None:
     run_dir = make_run(tmp_path, mode=mode)

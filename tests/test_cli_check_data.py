@@ -97,6 +97,7 @@ def test_bad_data_and_the_page(root: Path, tmp_path: Path) -> None:
     assert "stored as a color picture" in page
 
 
+@pytest.mark.slow
 def test_the_check_finds_what_training_refuses(root: Path) -> None:
     """pseudoseg-train applies the same rules to what is cheap to see; its line is one of the check's."""
     (root / "val.txt").write_text("6\n7\n1\n")

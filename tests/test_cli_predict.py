@@ -62,6 +62,7 @@ def test_a_mistake_is_one_line(program: str, flags: list[str], message: str) -> 
     assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_from_a_run_to_pictures(tmp_path: Path) -> None:
     run_dir, model = make_run(tmp_path), tmp_path / "model"
 

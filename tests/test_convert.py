@@ -293,6 +293,7 @@ def test_help_shows_examples_and_own_flags() -> None:
         assert f"\n  {own}\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_program(config: Config, theirs: Path, tmp_path: Path) -> None:
     default = config_io.flatten(Config())
     overrides = [

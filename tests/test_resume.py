@@ -151,6 +151,7 @@ def test_a_run_stopped_and_killed_on_its_way_ends_as_one_that_was_not(
     assert [path.name for path in (broken / "checkpoints/best").glob("*.index")] == [f"ckpt-{best}.index"]
 
 
+@pytest.mark.slow
 def test_a_run_of_both_streams_killed_on_its_way_ends_as_one_that_was_not(
     folder: Path, tmp_path: Path
 ) -> None:

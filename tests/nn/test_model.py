@@ -33,7 +33,9 @@ def _backbone(kind: str, output_stride: int) -> tf_keras.layers.Layer:
     return ResNetV1(50, kind == "resnet_beta", output_stride, (1, 1, 1), _norm, SeedSequence(0))
 
 
-@pytest.mark.parametrize("kind", ["mobilenet", "resnet_beta", "resnet", "xception"])
+@pytest.mark.parametrize(
+    "kind", ["mobilenet", "resnet_beta", "resnet", pytest.param("xception", marks=pytest.mark.slow)]
+)
 def test_dilation_computes_the_strided_features_and_those_between(kind: str) -> None:
     images = tf.random.stateless_normal([1, 65, 65, 3], [0, 1])
     coarse, fine = _backbone(kind, 16)(images), _backbone(kind, 8)(images)
@@ -117,6 +119,7 @@ def test_normalize_makes_padding_the_mean_pixel(backbone: str, expected: list[fl
     np.testing.assert_allclose(model.denormalize(normalized)[0, 0, 0], images[0, 0, 0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_multi_grid_changes_the_dilation_of_the_last_block_only() -> None:
     images = tf.random.stateless_normal([1, 97, 97, 3], [0, 1])
     for kind in (Xception65, lambda *arguments: ResNetV1(50, True, *arguments)):
@@ -172,7 +175,12 @@ def test_bfloat16_keeps_float32_where_it_matters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "graph"), [("mobilenet_v1", False), ("mobilenet_v1", True), ("resnet_v1_50", False)]
+    ("backbone", "graph"),
+    [
+        ("mobilenet_v1", False),
+        ("mobilenet_v1", True),
+        pytest.param("resnet_v1_50", False, marks=pytest.mark.slow),
+    ],
 )
 def test_rematerialization_changes_nothing_but_memory(backbone: str, graph: bool) -> None:
     """Same outputs, gradients and statistics, which the second computation leaves alone."""

@@ -17,7 +17,7 @@ from tests.reference import compare, views
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of the files that take half a minute and more, those that always run.
-QUICK = ("step_resnet_v1_50_beta_unlabeled.npz", "forward_resnet_v1_50_beta.npz")
+QUICK = ("step_resnet_v1_50_beta_unlabeled.npz",)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
