@@ -35,7 +35,7 @@ def shapes(draw: int = 0) -> Config:
     from and their weight ramps up, and self-attention learns ten times as fast.
 
     Command: pseudoseg-train --preset=shapes --run_dir=runs/shapes
-    Run time: 7 minutes on one core; supervised 4.
+    Run time: 9 minutes on one core; supervised 4.
     Result: benchmarks/RESULTS.md.
 
     Args:
