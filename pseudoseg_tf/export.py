@@ -66,7 +66,8 @@ _PRECISIONS: Mapping[Format, Precision] = {
 }
 
 
-class Exported(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Exported:
     """What ``export`` wrote.
 
     Attributes:
