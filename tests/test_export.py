@@ -51,7 +51,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def exported(run_dir: str) -> Path:
     out = Path(run_dir, "deep", "model")
-    assert export(run_dir, str(out), compare=0) == (f"{run_dir}/checkpoints/best/ckpt-{STEP}", None)
+    found = export(run_dir, str(out), compare=0)
+    assert (found.checkpoint, found.agreement) == (f"{run_dir}/checkpoints/best/ckpt-{STEP}", None)
     return out
 
 
