@@ -27,9 +27,7 @@ from pseudoseg_tf.finite_watch import FiniteWatch
 from pseudoseg_tf.metrics import Reliability, SegmentationMetrics
 from pseudoseg_tf.nn.layers import resize_mask
 from pseudoseg_tf.nn.model import PseudoSegModel
-from pseudoseg_tf.optim import (
-    ramp_up,
-)
+from pseudoseg_tf.optim import ramp_up
 
 Examples = Mapping[str, tf.Tensor]
 
@@ -160,8 +158,8 @@ class Trainer(orbit.StandardTrainer):
 
     def train_loop_end(self) -> dict[str, float]:
         self.check_finite()
-        steps = int(self._steps.numpy())
-        result = {f"loss/{name}": float(metric.result()) / steps for name, metric in self._losses.items()}
+        count = int(self._steps.numpy())
+        result = {f"loss/{name}": float(metric.result()) / count for name, metric in self._losses.items()}
         result["learning_rate"] = float(self._optimizer.learning_rate.numpy())
         for name, metrics in self._pseudo_metrics.items():
             if metrics.is_empty():
