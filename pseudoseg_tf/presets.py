@@ -35,7 +35,7 @@ def shapes(draw: int = 0) -> Config:
     from and their weight ramps up, and self-attention learns ten times as fast.
 
     Command: pseudoseg-train --preset=shapes --run_dir=runs/shapes
-    Run time: 9 minutes on one core; supervised 4.
+    Run time: 7 minutes on one core; supervised 3.
     Result: benchmarks/RESULTS.md.
 
     Args:
@@ -66,12 +66,12 @@ def shapes(draw: int = 0) -> Config:
             cutout=12,
         ),
         train=TrainConfig(
-            steps=3000,
+            steps=2250,
             learning_rate=0.05,
             attention_weight=10.0,
-            checkpoint_every=500,
-            evaluate_every=1000,
-            pictures_every=1000,
+            checkpoint_every=450,
+            evaluate_every=750,
+            pictures_every=750,
         ),
         init=InitConfig(weights="closeups"),
         pseudo=PseudoConfig(threshold=0.8, ramp_steps=200, weak_inference=True, strong_statistics=False),
