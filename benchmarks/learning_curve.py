@@ -22,6 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from absl import flags
 
+from benchmarks.curve_rows import FREQUENT, curve_runs
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.comparison import (
     Run,
@@ -33,7 +34,6 @@ from pseudoseg_tf.comparison import (
     table,
 )
 from pseudoseg_tf.errors import UserError
-from pseudoseg_tf.folder_comparison import FEW_STEPS, draw_lists, folder_overrides, schedule
 
 _DATA = flags.DEFINE_string(
     "data", None, "Folder with images/, masks/, classes.txt, train.txt, val.txt, aug_extra.txt."
@@ -49,17 +49,6 @@ _SET = flags.DEFINE_multi_string("set", [], "Change a key of every run.")
 _JOBS = flags.DEFINE_integer("jobs", None, "Processes at a time; the number of cores if not given.")
 _REPORT = flags.DEFINE_bool("report", False, "Report what is there, train nothing.")
 
-# The classes that the subset has enough of; the mean over them is less noisy than the one over all.
-_FREQUENT = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
-
-# Row -> what sets it apart; everything else is shared.
-ROWS = {
-    "supervised": ("train.mode=supervised",),
-    "unlabeled": ("train.mode=unlabeled",),
-    "weakly": ("train.mode=weakly",),
-    "decoder-only": ("train.mode=unlabeled", "pseudo.source=decoder"),
-}
-
 
 def main(argv: Sequence[str]) -> None:
     """Draws the labeled list, trains what is missing, reports."""
@@ -67,21 +56,18 @@ def main(argv: Sequence[str]) -> None:
     for flag in (_DATA, _OUT):
         if not flag.value:
             raise UserError(f"--{flag.name}: missing (--help lists the flags)")
-    rows = _ROWS.value or list(ROWS)
-    unknown = [row for row in rows if row not in ROWS]
-    if unknown:
-        raise UserError(f"--rows: found {unknown[0]!r}, allowed: {', '.join(ROWS)}")
     out = Path(_OUT.value)
-    data = Path(_DATA.value)
-    draw_lists(data, out, _FRACTION.value, frequent=_FREQUENT)
-    shared = (
-        *folder_overrides(data, out, _WEIGHTS.value),
-        *schedule(_STEPS.value, _EVALUATIONS.value),
-        *FEW_STEPS,
-        *_SET.value,
+    runs = curve_runs(
+        Path(_DATA.value),
+        out,
+        weights=_WEIGHTS.value,
+        fraction=_FRACTION.value,
+        steps=_STEPS.value,
+        evaluations=_EVALUATIONS.value,
+        rows=_ROWS.value,
+        seeds=_SEEDS.value,
+        changes=_SET.value,
     )
-    # Seed by seed, so that an interrupted comparison has whole seeds.
-    runs = [Run(row, int(seed), "folder", (*shared, *ROWS[row])) for seed in _SEEDS.value for row in rows]
     if not _REPORT.value:
         run_all(runs, out, len(runs) * _STEPS.value, _JOBS.value)
     done = [run for run in runs if read_lines(run.directory(out) / "history.jsonl")]
@@ -101,8 +87,8 @@ def _report(runs: Sequence[Run], out: Path) -> str:
     columns = {
         "last mIoU": lambda d: _miou(last_and_best(d)[0]),
         "best mIoU": lambda d: _miou(last_and_best(d)[1]),
-        "last, frequent": lambda d: _miou(last_and_best(d)[0], _FREQUENT),
-        "best, frequent": lambda d: max(_miou(e, _FREQUENT) for e in read_lines(d / "history.jsonl")),
+        "last, frequent": lambda d: _miou(last_and_best(d)[0], FREQUENT),
+        "best, frequent": lambda d: max(_miou(e, FREQUENT) for e in read_lines(d / "history.jsonl")),
         "last ECE": lambda d: 100 * last_and_best(d)[0]["ece"],
         "s/step": seconds_per_step,
         "minutes of steps": lambda d: seconds_per_step(d) * last_and_best(d)[0]["step"] / 60,
@@ -145,7 +131,7 @@ def _plot(runs: Sequence[Run], path: Path) -> None:
     for color, row in enumerate(dict.fromkeys(run.row for run in runs)):
         curves = [
             [
-                (entry["step"], _miou(entry, _FREQUENT))
+                (entry["step"], _miou(entry, FREQUENT))
                 for entry in read_lines(run.directory(path.parent) / "history.jsonl")
             ]
             for run in runs

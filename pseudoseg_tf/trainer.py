@@ -170,6 +170,14 @@ class Trainer(orbit.StandardTrainer):
         return result
 
     @property
+    def interval_variables(self) -> dict[str, tf.Variable]:
+        """What adds up over an interval: ``steps``, ``loss/NAME``, ``MAP/confusion`` and ``MAP/calibration_sums``."""
+        sums = {f"loss/{name}": metric.total for name, metric in self._losses.items()}
+        for name, metrics in self._pseudo_metrics.items():
+            sums |= {f"{name}/{each.name.partition(':')[0]}": each for each in metrics.variables}
+        return {"steps": self._steps, **sums}
+
+    @property
     def reliability(self) -> dict[str, Reliability]:
         """How confidence and accuracy of the maps agreed since ``begin_interval``, where ``averages`` has their ECE."""
         return {

@@ -1,6 +1,7 @@
 """Readers of what users give, fed with mutated input: whatever it is, they work or raise a UserError of one line.
 
-``python -m tests.fuzzing --seconds=600`` gives each reader so long (``make fuzz``) and prints how often it was run.
+``python -m tests.fuzzing --seconds=600`` gives each reader so much processor time (``make fuzz``) and prints how often
+it was run.
 ``tests/test_fuzzing.py`` runs each some hundred times. TensorFlow is imported for the targets that need it alone.
 """
 
@@ -360,7 +361,7 @@ TARGETS = [
         reader("coco.json", lambda path: read_coco_image_labels(path, ("red", "green"))),
     ),
     Target("TFRecord", shards, reader("shard", lambda path: read_shard(path, check=True))),
-    Target("TFRecord, unchecked", shards, reader("shard", lambda path: read_shard(path, check=False))),
+    Target("unchecked TFRecord", shards, reader("shard", lambda path: read_shard(path, check=False))),
     Target("PNG", lambda: pictures(PNGS), decode_as_image),
     Target("JPEG", lambda: pictures(JPEGS), decode_as_image),
     Target("mask", lambda: pictures(MASKS), functools.partial(decode_as_mask, MaskEncoding())),
@@ -417,8 +418,8 @@ def main() -> int:
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         for target in (target for target in TARGETS if target.name in names):
-            executions, number, begin, end = 0, 0, time.monotonic(), "no failure"
-            while time.monotonic() - begin < arguments.seconds:
+            executions, number, begin, end = 0, 0, time.process_time(), "no failure"
+            while time.process_time() - begin < arguments.seconds:
                 try:
                     executions += fuzz(target, Path(folder), 500, number)
                 except Exception:  # Whatever a reader lets through; the other readers get their time.
@@ -427,8 +428,11 @@ def main() -> int:
                     end = "a failure, see above"
                     break
                 number += 1
-            seconds = time.monotonic() - begin
-            print(f"{target.name}: {executions:,} executions in {seconds:.0f} s, {end}", flush=True)
+            seconds = time.process_time() - begin
+            print(
+                f"{target.name}: {executions:,} executions in {seconds:.0f} s of processor time, {end}",
+                flush=True,
+            )
     return failures
 
 

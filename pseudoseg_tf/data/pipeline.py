@@ -170,10 +170,8 @@ def training_example(
         counter: int64 [], number of the example since step 0.
         bad_examples: see `training_dataset`.
     """
-    order_seed, view_seed = _stream_seeds(data, name)
-    geometry_seed, strong_seed = tf.unstack(tf.random.split(tf.random.fold_in(view_seed, counter), 2))
-
-    index, decode = _shuffled(counter, len(source), order_seed), decoder(data.cache)
+    index, geometry_seed, strong_seed = example_draws(len(source), data, name, counter)
+    decode = decoder(data.cache)
     if bad_examples is None:
         image, labels, image_labels = _read(source, index, decode)
     else:
@@ -194,6 +192,22 @@ def training_example(
     if name == "unlabeled":
         example |= strong_draws(strong_seed, data.crop_size, data.jitter_strength)._asdict()
     return example
+
+
+def example_draws(
+    length: int, data: DataConfig, name: str, counter: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns what an example is made of: its record (int64 []), and the seeds (int64 [2]) of weak and strong view.
+
+    Args:
+        length: how many records the source has.
+        data: seed.
+        name: "labeled" or "unlabeled".
+        counter: int64 [], number of the example since step 0.
+    """
+    order_seed, view_seed = _stream_seeds(data, name)
+    geometry_seed, strong_seed = tf.unstack(tf.random.split(tf.random.fold_in(view_seed, counter), 2))
+    return _shuffled(counter, length, order_seed), geometry_seed, strong_seed
 
 
 def example_ids(

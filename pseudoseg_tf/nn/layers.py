@@ -99,7 +99,14 @@ class Conv(tf_keras.layers.Conv2D):
 
 
 class DepthwiseConv(tf_keras.layers.Layer):
-    """A 3x3 depthwise convolution with the padding of ``Conv``; weight ``depthwise_kernel`` [3, 3, C, 1]."""
+    """A 3x3 depthwise convolution with the padding of ``Conv``; weight ``depthwise_kernel`` [3, 3, C, 1].
+
+    Attributes:
+        as_taps: compute it as the sum of nine shifted products, which XLA fuses into one loop over memory; without XLA
+            that is nine of them.
+    """
+
+    as_taps = False
 
     def __init__(
         self,
@@ -127,13 +134,36 @@ class DepthwiseConv(tf_keras.layers.Layer):
             return inputs * tf.cast(self.depthwise_kernel[1, 1, :, 0], inputs.dtype)
         # The padding is always explicit: TensorFlow would otherwise route dilated convolutions through
         # space-to-batch with a second padding.
-        return tf.nn.depthwise_conv2d(
+        padded, kernel = (
             _pad_rows_and_columns(inputs, self._rate),
             tf.cast(self.depthwise_kernel, inputs.dtype),
+        )
+        if self.as_taps:
+            return _sum_of_taps(padded, kernel, self._strides, self._rate)
+        return tf.nn.depthwise_conv2d(
+            padded,
+            kernel,
             strides=[1, self._strides, self._strides, 1],
             padding="VALID",
             dilations=[self._rate, self._rate],
         )
+
+
+def _sum_of_taps(padded: tf.Tensor, kernel: tf.Tensor, stride: int, rate: int) -> tf.Tensor:
+    """The depthwise convolution of a padded input [B, H, W, C] with a kernel [3, 3, C, 1]."""
+    height, width = (size - 2 * rate for size in (padded.shape[1], padded.shape[2]))
+    return tf.add_n(
+        [
+            padded[
+                :,
+                row * rate : row * rate + height : stride,
+                column * rate : column * rate + width : stride,
+            ]
+            * kernel[row, column, :, 0]
+            for row in range(3)
+            for column in range(3)
+        ]
+    )
 
 
 def _pad_rows_and_columns(x: tf.Tensor, pad: int) -> tf.Tensor:

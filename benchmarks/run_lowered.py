@@ -1,0 +1,407 @@
+r"""Trains with the functions that ``benchmarks.lower`` wrote; needs JAX, numpy, Pillow and absl, no TensorFlow.
+
+All images stay on the device, decoded; views, steps and their loop are one compiled program. Writes for each run the
+counts of its evaluations and the sums of its intervals (``raw.jsonl``), which ``benchmarks.collect_lowered`` turns into
+a run directory, and with ``--keep`` the last state of some. ``--time`` measures steps instead.
+
+Example:
+  python -m benchmarks.run_lowered --lowered=build/lowered --data=voc12_subset --out=out --seconds=400
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from jax import export
+from jax._src.interpreters import mlir
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import stablehlo
+
+from pseudoseg_tf import config_io
+from pseudoseg_tf.data.decode import decode_record
+from pseudoseg_tf.data.sources import open_sources
+from pseudoseg_tf.data.specs import IGNORE_LABEL, Source
+from pseudoseg_tf.folder_comparison import folder_overrides
+
+_LOWERED = flags.DEFINE_string("lowered", None, "Directory that benchmarks.lower wrote.", required=True)
+_DATA = flags.DEFINE_string(
+    "data", None, "The folder of images that it was given, on this machine.", required=True
+)
+_OUT = flags.DEFINE_string("out", None, "Directory to write.", required=True)
+_RUNS = flags.DEFINE_list("runs", [], "Names of runs (ROW-seedN), in the order to make them; all if empty.")
+_SECONDS = flags.DEFINE_float("seconds", float("inf"), "Begins no interval after so many seconds.")
+_TIME = flags.DEFINE_integer("time", 0, "Measure so many intervals of each run and stop it.", lower_bound=0)
+_KEEP = flags.DEFINE_list("keep", [], "Runs whose last model is written, in files of at most 15 MB.")
+_EVALUATE = flags.DEFINE_bool("evaluate", True, "Evaluate as the configuration says.")
+
+Arrays = Sequence[jax.Array]
+_PART_BYTES = 15_000_000
+# Of what goes into a module and comes out.
+_DTYPES = {
+    "f16": jnp.float16,
+    "bf16": jnp.bfloat16,
+    "f32": jnp.float32,
+    "f64": jnp.float64,
+    "i1": jnp.bool_,
+    "i32": jnp.int32,
+    "i64": jnp.int64,
+    "ui8": jnp.uint8,
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Makes the runs, one after the other."""
+    del argv
+    jax.config.update("jax_enable_x64", True)
+    root, begin = Path(_LOWERED.value), time.monotonic()
+    names = _RUNS.value or sorted(path.name for path in (root / "runs").iterdir())
+    images = Images()
+    print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}", flush=True)
+    for name in names:
+        left = _SECONDS.value - (time.monotonic() - begin)
+        if left <= 0:
+            print(f"no time for {name}", flush=True)
+            continue
+        LoweredRun(root, name, images, Path(_DATA.value), Path(_OUT.value)).make(left)
+
+
+class Images:
+    """Decoded images and masks of sources, on the device, at the upper left of canvases of one size."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, ...], tuple[jax.Array, jax.Array, jax.Array, jax.Array]] = {}
+
+    def of(self, source: Source) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Images uint8 [N, H, W, 3], labels uint8 [N, H, W], sizes int32 [N, 2], image-level labels float32 [N, K]."""
+        key = tuple(source.ids)
+        if key not in self._kept:
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                decoded = list(pool.map(functools.partial(_decoded, source), range(len(source))))
+            sizes = np.array([labels.shape for _, labels, _ in decoded], np.int32)
+            canvas = sizes.max(axis=0)
+            images = np.zeros([len(decoded), *canvas, 3], np.uint8)
+            labels = np.full([len(decoded), *canvas], IGNORE_LABEL, np.uint8)
+            for index, (image, mask, _) in enumerate(decoded):
+                height, width = mask.shape
+                images[index, :height, :width], labels[index, :height, :width] = image, mask
+            given = np.stack([image_labels for _, _, image_labels in decoded])
+            self._kept[key] = tuple(map(jax.device_put, (images, labels, sizes, given)))
+        return self._kept[key]
+
+
+def _decoded(source: Source, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    record = source.read(index)
+    image, labels = decode_record(record, source.info.num_classes)
+    given = record.image_labels
+    none = np.full(len(source.info.image_classes), -1.0, np.float32)
+    return image, labels, none if given is None else given.astype(np.float32)
+
+
+class LoweredRun:
+    """One run: its program, its data, its state."""
+
+    def __init__(self, root: Path, name: str, images: Images, data: Path, out: Path):
+        """Reads what ``benchmarks.lower`` wrote of it."""
+        self._name, self._out = name, out / name
+        self._run = json.loads((root / "runs" / name / "run.json").read_text())
+        config = config_io.from_dict(self._run["config"])
+        lists = folder_overrides(data, root / "lists", "")
+        config = config_io.apply_overrides(config, [each for each in lists if each.startswith("data.")])
+        self._directory = root / "programs" / self._run["program"]
+        self._program = json.loads((self._directory / "program.json").read_text())
+        self._evaluations = root / "evaluations" / self._run["evaluation"]
+        sources = open_sources(config.data, config.train.mode)
+        streams = {"labeled": sources.labeled} | (
+            {"unlabeled": sources.unlabeled} if sources.unlabeled else {}
+        )
+        self._images = {stream: images.of(source) for stream, source in streams.items()}
+        self._val = sources.val
+        self._draws = {stream: _arrays(root, self._run["files"][stream]) for stream in streams}
+        if "state" in self._run["files"]:
+            state = _arrays(root, self._run["files"]["state"])
+        else:
+            state = _any_state(self._program["state"])
+        self._state = [jnp.asarray(state[str(index)]) for index in range(len(state))]
+        # Copies, for the state itself is overwritten.
+        self._first_sums = {index: state[str(index)] for index in self._program["interval"].values()}
+
+    def make(self, seconds: float) -> None:
+        """Trains to the end, or as far as the time goes; writes ``raw.jsonl`` after each interval."""
+        program, begin = self._program, time.monotonic()
+        every = program["log_every"]
+        interval = self._compile_interval(every)
+        compiled = time.monotonic() - begin
+        evaluate = self._compile_evaluation() if _EVALUATE.value and not _TIME.value else None
+        print(
+            f"{self._name}: interval compiled in {compiled:.0f} s, evaluation in "
+            f"{time.monotonic() - begin - compiled:.0f} s",
+            flush=True,
+        )
+        entries: list[dict[str, Any]] = []
+        done, times = 0, []
+        self._out.mkdir(parents=True, exist_ok=True)
+        while done < program["steps"] and time.monotonic() - begin < seconds:
+            start = time.monotonic()
+            self._state = interval(self._state, jnp.int32(done))
+            jax.block_until_ready(self._state)
+            times.append((time.monotonic() - start) / every)
+            done += every
+            sums = {name: np.asarray(self._state[i]).tolist() for name, i in program["interval"].items()}
+            entries.append({"step": done, "seconds_per_step": times[-1], "sums": sums})
+            for index, first in self._first_sums.items():
+                self._state[index] = jnp.asarray(first)
+            due = done % program["evaluate_every"] == 0 or done == program["steps"]
+            if evaluate is not None and due:
+                entries[-1]["evaluation"] = evaluate(self._state)
+            if due or _TIME.value:
+                self._write(entries, times, compiled)
+            if _TIME.value and len(times) > _TIME.value:
+                break
+        self._write(entries, times, compiled)
+        if self._name in _KEEP.value:
+            self._keep_model()
+
+    def _compile_interval(self, steps: int) -> Callable[[Arrays, jax.Array], list[jax.Array]]:
+        """So many steps as one program: views of both streams, then the lowered step."""
+        program = self._program
+        module = (self._directory / "step.stablehlo").read_bytes()
+        count, examples = len(program["state"]), sum(map(len, program["batch"].values()))
+        step = _imported(module, count + examples, count)
+        draws = jax.tree.map(jax.device_put, self._draws)
+        images, crop = self._images, tuple(program["crop"])
+
+        def one(state: Arrays, number: jax.Array, images: Any, draws: Any) -> list[jax.Array]:
+            inputs = []
+            for stream, keys in program["batch"].items():
+                drawn = jax.tree.map(lambda each: each[number], draws[stream])
+                example = _examples(images[stream], drawn, crop)
+                inputs += [example[key].astype(dtype) for key, (_, dtype) in keys.items()]
+            return list(step(*state, *inputs))
+
+        @functools.partial(jax.jit, donate_argnums=0)
+        def interval(state: Arrays, first: jax.Array, images: Any, draws: Any) -> list[jax.Array]:
+            def body(state: Arrays, number: jax.Array) -> tuple[Arrays, None]:
+                return one(state, number, images, draws), None
+
+            return jax.lax.scan(body, state, first + jnp.arange(steps, dtype=jnp.int32))[0]
+
+        compiled = interval.lower(self._state, jnp.int32(0), images, draws).compile()
+        return lambda state, first: compiled(state, first, images, draws)
+
+    def _compile_evaluation(self) -> Callable[[Arrays], dict[str, Any]]:
+        """Counts the pixels of all validation images, each on a canvas of its own size."""
+        described = json.loads((self._evaluations / "evaluation.json").read_text())
+        members = self._program["model"]
+        values = [self._program["state"][index] for index in members]
+        canvases = {tuple(canvas): name for name, canvas in described.items()}
+
+        def compiled(canvas: tuple[int, int]) -> Callable[..., list[jax.Array]]:
+            inputs = [[[1, *canvas, 3], "uint8"], [[1, *canvas], "uint8"], [[1, 2], "int32"]]
+            module = (self._evaluations / canvases[canvas]).read_bytes()
+            function = _imported(module, len(values) + len(inputs), 2)
+            shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (*values, *inputs)]
+            return jax.jit(function).lower(*shapes).compile()
+
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            functions = dict(zip(canvases, pool.map(compiled, canvases), strict=True))
+        pictures = []
+        for index in range(len(self._val)):
+            image, labels, _ = _decoded(self._val, index)
+            size = labels.shape
+            canvas = tuple((side + 14) // 16 * 16 + 1 for side in size)
+            padding = [(0, canvas[0] - size[0]), (0, canvas[1] - size[1])]
+            image = np.pad(image, [*padding, (0, 0)])[None]
+            labels = np.pad(labels, padding, constant_values=IGNORE_LABEL)[None]
+            arrays = tuple(map(jax.device_put, (image, labels, np.array([size], np.int32))))
+            pictures.append((functions[canvas], arrays))
+
+        def evaluate(state: Arrays) -> dict[str, Any]:
+            model = [state[index] for index in members]
+            counts = [function(*model, *arrays) for function, arrays in pictures]
+            confusion, calibration = (sum(map(np.asarray, each)) for each in zip(*counts, strict=True))
+            return {
+                "confusion": confusion.tolist(),
+                "calibration": calibration.tolist(),
+                "images": len(pictures),
+            }
+
+        return evaluate
+
+    def _write(self, entries: Sequence[Mapping[str, Any]], times: Sequence[float], compiled: float) -> None:
+        program = self._program
+        # The first interval also warms up.
+        median = float(np.median(times[1:] or times))
+        rate = program["gigaflop"] / median
+        statistics = jax.devices()[0].memory_stats() or {}
+        peak = statistics.get("peak_bytes_in_use", 0) / 2**20
+        head = {
+            "device": jax.devices()[0].device_kind,
+            "jax": jax.__version__,
+            "compile_seconds": compiled,
+            "milliseconds_per_step": 1000 * median,
+            "gigaflop_per_step": program["gigaflop"],
+            "teraflop_per_second": rate / 1000,
+            "peak_device_mb": peak,
+        }
+        lines = [head, *entries]
+        temporary = self._out / "raw.jsonl.tmp"
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        os.replace(temporary, self._out / "raw.jsonl")
+        print(
+            f"{self._name} step {entries[-1]['step'] if entries else 0}: {1000 * median:.2f} ms/step, "
+            f"{program['gigaflop']:.0f} GFLOP/step, {rate / 1000:.2f} TFLOP/s, peak {peak:.0f} MB",
+            flush=True,
+        )
+
+    def _keep_model(self) -> None:
+        """Writes the last values of the model's variables, by their place in the state."""
+        parts: list[dict[str, np.ndarray]] = [{}]
+        for index in self._program["model"]:
+            value = np.asarray(self._state[index])
+            if sum(each.nbytes for each in parts[-1].values()) + value.nbytes > _PART_BYTES:
+                parts.append({})
+            parts[-1][str(index)] = value
+        for number, part in enumerate(parts):
+            np.savez(self._out / f"model-{number}.npz", **part)
+
+
+def _arrays(root: Path, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    return {key: np.load(root / "arrays" / name, allow_pickle=False)["value"] for key, name in names.items()}
+
+
+def _any_state(state: Sequence[tuple[Sequence[int], str]]) -> dict[str, np.ndarray]:
+    """Small positive values, which keep every step finite long enough to measure it."""
+    random = np.random.default_rng(0)
+    values = {}
+    for index, (shape, dtype) in enumerate(state):
+        fill = random.uniform(0.01, 0.05, shape) if dtype.startswith("float") else np.zeros(shape)
+        values[str(index)] = np.asarray(fill, dtype)
+    return values
+
+
+def _imported(module: bytes, inputs: int, outputs: int) -> Callable[..., tuple[jax.Array, ...]]:
+    """A StableHLO module, as TensorFlow writes it, as a JAX function of its first ``inputs`` arrays.
+
+    Behind these are what the module's own variables hold, which it overwrites before it reads them. Behind the first
+    ``outputs`` results is what they hold in the end.
+    """
+    with mlir.make_ir_context():
+        parsed = ir.Module.parse(module)
+        kind = ir.SymbolTable(parsed.operation)["main"].type
+        in_avals, out_avals = (
+            tuple(
+                jax.core.ShapedArray(tuple(each.shape), _DTYPES[str(each.element_type)])
+                for each in map(ir.RankedTensorType, types)
+            )
+            for types in (kind.inputs, kind.results)
+        )
+        text = mlir.module_to_string(parsed)
+    # The one operation that is not StableHLO's, and does nothing.
+    text = re.sub(r"mhlo\.copy (%\S+) : (tensor<[^>]*>)", r"stablehlo.reshape \1 : (\2) -> \2", text)
+    exported = export.Exported(
+        fun_name="lowered",
+        in_tree=jax.tree.structure((tuple(range(len(in_avals))), {})),
+        in_avals=in_avals,
+        out_tree=jax.tree.structure(tuple(range(len(out_avals)))),
+        out_avals=out_avals,
+        _in_named_shardings=(None,) * len(in_avals),
+        _out_named_shardings=(None,) * len(out_avals),
+        in_shardings_hlo=(None,) * len(in_avals),
+        out_shardings_hlo=(None,) * len(out_avals),
+        nr_devices=1,
+        platforms=(jax.default_backend().replace("gpu", "cuda"),),
+        ordered_effects=(),
+        unordered_effects=(),
+        disabled_safety_checks=(),
+        mlir_module_serialized=stablehlo.serialize_portable_artifact_str(
+            text, stablehlo.get_current_version()
+        ),
+        calling_convention_version=export.maximum_supported_calling_convention_version,
+        module_kept_var_idx=tuple(range(len(in_avals))),
+        uses_global_constants=False,
+        _get_vjp=None,
+    )
+    own = in_avals[inputs:]
+    return lambda *arguments: exported.call(*arguments, *(jnp.zeros(x.shape, x.dtype) for x in own))[:outputs]
+
+
+def _examples(
+    images: tuple[jax.Array, ...], draws: Mapping[str, jax.Array], crop: tuple[int, int]
+) -> dict[str, jax.Array]:
+    """The weak views of a batch, as ``data.geometry.weak_view`` makes them, with what else the step is given."""
+    record = draws["record"]
+    canvases, labels, sizes, given = (each[record] for each in images)
+
+    def example(
+        image: jax.Array,
+        labels: jax.Array,
+        size: jax.Array,
+        scaled: jax.Array,
+        offset: jax.Array,
+        flip: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        rows, columns = (
+            _taps(size[axis], scaled[axis], offset[axis], crop[axis], image.shape[axis]) for axis in (0, 1)
+        )
+        pixels = image.astype(jnp.float32)
+        sampled = jnp.einsum("yi,ijc,xj->yxc", rows, pixels, columns, precision=jax.lax.Precision.HIGHEST)
+        row, row_valid = _nearest(size[0], scaled[0], offset[0], crop[0])
+        column, column_valid = _nearest(size[1], scaled[1], offset[1], crop[1])
+        valid = row_valid[:, None] & column_valid
+        view = (
+            jnp.round(sampled).astype(jnp.uint8),
+            jnp.where(valid, labels[row][:, column], IGNORE_LABEL),
+            valid,
+        )
+        return tuple(jnp.where(flip, jnp.flip(each, 1), each) for each in view)
+
+    image, label, valid = jax.vmap(example)(
+        canvases, labels, sizes, draws["scaled_size"], draws["offset"], draws["flip"]
+    )
+    counter = jnp.zeros(record.shape, jnp.int64)
+    return {
+        **draws,
+        "image": image,
+        "labels": label,
+        "valid": valid,
+        "image_labels": given,
+        "counter": counter,
+    }
+
+
+def _taps(size: jax.Array, scaled: jax.Array, offset: jax.Array, crop: int, canvas: int) -> jax.Array:
+    """Weights [crop, canvas] of the source pixels along one axis: antialiased triangle, half-pixel centers."""
+    ratio = size.astype(jnp.float32) / scaled.astype(jnp.float32)
+    reach = jnp.maximum(ratio, 1.0)
+    center = (jnp.arange(crop, dtype=jnp.float32) + offset.astype(jnp.float32) + 0.5) * ratio
+    source = jnp.arange(canvas, dtype=jnp.float32) + 0.5
+    weights = jnp.maximum(0.0, 1.0 - jnp.abs(source - center[:, None]) / reach)
+    weights = jnp.where(source < size, weights, 0.0)
+    weights /= jnp.maximum(weights.sum(axis=1, keepdims=True), 1e-6)
+    return jnp.where((center <= size)[:, None], weights, 0.0)
+
+
+def _nearest(size: jax.Array, scaled: jax.Array, offset: jax.Array, crop: int) -> tuple[jax.Array, jax.Array]:
+    """As ``data.geometry._nearest``."""
+    target = jnp.arange(crop, dtype=jnp.int32) + offset
+    step = (size - 1).astype(jnp.float32) / jnp.maximum(scaled - 1, 1).astype(jnp.float32)
+    position = target.astype(jnp.float32) * step
+    index = position.astype(jnp.int32)
+    index += (position - index.astype(jnp.float32) >= 0.5).astype(jnp.int32)
+    return jnp.minimum(index, size - 1), target < scaled
+
+
+if __name__ == "__main__":
+    app.run(main)
