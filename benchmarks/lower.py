@@ -40,6 +40,7 @@ from pseudoseg_tf.progress import Progress
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from pseudoseg_tf.assembly import Optimizer
     from pseudoseg_tf.nn.model import PseudoSegModel
     from pseudoseg_tf.trainer import Trainer
 
@@ -91,11 +92,12 @@ def lower(runs: Sequence[Run], out: Path) -> None:
     """Writes programs and runs, each program and each draw once."""
     from pseudoseg_tf.assembly import create_strategy
 
+    drawn: dict[tuple[str, str, int], dict[str, str]] = {}
     for run in runs:
         config = configuration(run)
         sources = open_sources(config.data, config.train.mode)
         strategy = create_strategy(dataclasses.replace(config.runtime, strategy="one_device"))
-        state, trainer, model = make_state(config, sources, strategy)
+        state, trainer, model, _ = make_state(config, sources, strategy)
         program = out / "programs" / f"{config.train.mode}-{_digest(config, _INPUT_ONLY)}"
         evaluation = out / "evaluations" / _digest(config, (*_INPUT_ONLY, "train", "pseudo", "init"))
         if not (evaluation.exists() or _TIMING.value):
@@ -111,7 +113,10 @@ def lower(runs: Sequence[Run], out: Path) -> None:
         if not _TIMING.value:
             files["state"] = _write_once(out, {str(i): v.numpy() for i, v in enumerate(state)})
         for name, source in streams.items():
-            files[name] = _write_once(out, draw_examples(source, config.data, name, config.train.steps))
+            key = name, str(config.data), config.train.steps
+            if key not in drawn:
+                drawn[key] = _write_once(out, draw_examples(source, config.data, name, config.train.steps))
+            files[name] = drawn[key]
         directory = run.directory(out / "runs")
         directory.mkdir(parents=True, exist_ok=True)
         write_json(
@@ -148,7 +153,7 @@ def _digest(config: Config, without: Sequence[str]) -> str:
 
 def make_state(
     config: Config, sources: Sources, strategy: tf.distribute.Strategy
-) -> tuple[list[tf.Variable], Trainer, PseudoSegModel]:
+) -> tuple[list[tf.Variable], Trainer, PseudoSegModel, Optimizer]:
     """Makes what a run has before its first step; returns all its variables, in the order in which they are made."""
     from pseudoseg_tf.assembly import create_model, create_optimizer
     from pseudoseg_tf.trainer import Trainer
@@ -159,7 +164,7 @@ def make_state(
         optimizer.build(model.trainable_variables)
         trainer = Trainer(config, model, optimizer, strategy, sources)
         trainer.begin_interval()
-    return state, trainer, model
+    return state, trainer, model, optimizer
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import concurrent.futures
+import fcntl
 import functools
 import json
 import os
@@ -43,6 +44,11 @@ _OUT = flags.DEFINE_string("out", None, "Directory to write.", required=True)
 _RUNS = flags.DEFINE_list("runs", [], "Names of runs (ROW-seedN), in the order to make them; all if empty.")
 _SECONDS = flags.DEFINE_float("seconds", float("inf"), "Begins no interval after so many seconds.")
 _TIME = flags.DEFINE_integer("time", 0, "Measure so many intervals of each run and stop it.", lower_bound=0)
+_GATE = flags.DEFINE_string(
+    "gate",
+    None,
+    "Once compiled, wait for this file and then lock it: for several of these at a time that compile together.",
+)
 _KEEP = flags.DEFINE_list("keep", [], "Runs whose last model is written, in files of at most 15 MB.")
 _EVALUATE = flags.DEFINE_bool("evaluate", True, "Evaluate as the configuration says.")
 
@@ -149,6 +155,9 @@ class LoweredRun:
             f"{time.monotonic() - begin - compiled:.0f} s",
             flush=True,
         )
+        if _GATE.value:
+            _pass_gate(Path(_GATE.value))
+        begin = time.monotonic()
         entries: list[dict[str, Any]] = []
         done, times = 0, []
         self._out.mkdir(parents=True, exist_ok=True)
@@ -275,6 +284,14 @@ class LoweredRun:
             parts[-1][str(index)] = value
         for number, part in enumerate(parts):
             np.savez(self._out / f"model-{number}.npz", **part)
+
+
+def _pass_gate(path: Path) -> None:
+    """Waits for a file and locks it until this process ends."""
+    while not path.exists():
+        time.sleep(0.2)
+    # Not closed: that would unlock it.
+    fcntl.flock(os.open(path, os.O_RDWR), fcntl.LOCK_EX)
 
 
 def _arrays(root: Path, names: Mapping[str, str]) -> dict[str, np.ndarray]:
