@@ -61,7 +61,6 @@ _TIMING = flags.DEFINE_bool(
 
 # What changes the examples and the first weights, but not the step.
 _INPUT_ONLY = ("data.seed", "train.seed", "data.jitter_strength")
-_TAPS = flags.DEFINE_bool("taps", True, "Depthwise convolutions as sums of shifted products.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -82,9 +81,6 @@ def main(argv: Sequence[str]) -> None:
         seeds=_SEEDS.value,
         changes=_SET.value,
     )
-    from pseudoseg_tf.nn.layers import DepthwiseConv
-
-    DepthwiseConv.as_taps = _TAPS.value
     lower(runs, out)
 
 
@@ -290,9 +286,12 @@ def lowered(function: Callable[..., Any], specs: list[Any]) -> bytes:
     """
     import tensorflow as tf
 
+    from pseudoseg_tf.nn.layers import for_xla
+
     flat = tf.nest.flatten(specs)
 
     @functools.partial(tf.function, jit_compile=True, autograph=False)
+    @for_xla()
     def traced(*values: tf.Tensor) -> Any:
         return function(*tf.nest.pack_sequence_as(specs, values))
 

@@ -25,7 +25,7 @@ from pseudoseg_tf.data.specs import IGNORE_LABEL
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.finite_watch import FiniteWatch
 from pseudoseg_tf.metrics import Reliability, SegmentationMetrics
-from pseudoseg_tf.nn.layers import resize_mask
+from pseudoseg_tf.nn.layers import for_xla, resize_mask
 from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.optim import ramp_up
 
@@ -188,9 +188,10 @@ class Trainer(orbit.StandardTrainer):
 
     def _prepared(self, step: Callable[..., None]) -> Callable[..., None]:
         """A part of ``train_step`` as the replicas run it."""
-        # AutoGraph has nothing to convert in a step, and takes as long as tracing it.
-        plain = tf.autograph.experimental.do_not_convert(step)
-        return tf.function(plain, jit_compile=True) if self._config.runtime.jit else plain
+        if self._config.runtime.jit:
+            # AutoGraph has nothing to convert in a step, and takes as long as tracing it.
+            return tf.function(for_xla()(step), jit_compile=True, autograph=False)
+        return tf.autograph.experimental.do_not_convert(step)
 
     def _step(self, batch: Mapping[str, Examples]) -> None:
         """One optimizer step on this replica's share of the batch."""

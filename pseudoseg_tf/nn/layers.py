@@ -99,14 +99,7 @@ class Conv(tf_keras.layers.Conv2D):
 
 
 class DepthwiseConv(tf_keras.layers.Layer):
-    """A 3x3 depthwise convolution with the padding of ``Conv``; weight ``depthwise_kernel`` [3, 3, C, 1].
-
-    Attributes:
-        as_taps: compute it as the sum of nine shifted products, which XLA fuses into one loop over memory; without XLA
-            that is nine of them.
-    """
-
-    as_taps = False
+    """A 3x3 depthwise convolution with the padding of ``Conv``; weight ``depthwise_kernel`` [3, 3, C, 1]."""
 
     def __init__(
         self,
@@ -138,7 +131,7 @@ class DepthwiseConv(tf_keras.layers.Layer):
             _pad_rows_and_columns(inputs, self._rate),
             tf.cast(self.depthwise_kernel, inputs.dtype),
         )
-        if self.as_taps:
+        if getattr(_thread, "for_xla", False):
             return _sum_of_taps(padded, kernel, self._strides, self._rate)
         return tf.nn.depthwise_conv2d(
             padded,
@@ -147,6 +140,26 @@ class DepthwiseConv(tf_keras.layers.Layer):
             padding="VALID",
             dilations=[self._rate, self._rate],
         )
+
+
+# Replicas run in threads that take turns at every collective: one leaves the scope of `statistics_updates` or `for_xla`
+# while another is still inside, so each thread has its own.
+_thread = threading.local()
+
+
+@contextlib.contextmanager
+def for_xla() -> Iterator[None]:
+    """Within it depthwise convolutions are sums of nine shifted products, equal but for rounding.
+
+    XLA fuses these into one loop over memory, where it has but a slow kernel for the convolution itself; TensorFlow
+    alone would make nine loops of them.
+    """
+    outside = getattr(_thread, "for_xla", False)
+    _thread.for_xla = True
+    try:
+        yield
+    finally:
+        _thread.for_xla = outside
 
 
 def _sum_of_taps(padded: tf.Tensor, kernel: tf.Tensor, stride: int, rate: int) -> tf.Tensor:
@@ -248,11 +261,6 @@ class BatchNorm(tf_keras.layers.Layer):
             rate = 1.0 - self._decay**self.update_count
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign_sub((moving - tf.stop_gradient(batch)) * rate)
-
-
-# Replicas run in threads that take turns at every collective: one leaves the scope of `statistics_updates` while
-# another is still inside, so each thread has its own.
-_thread = threading.local()
 
 
 def _updates() -> dict[int, int]:

@@ -11,6 +11,7 @@ from pseudoseg_tf.nn.layers import (
     Conv,
     DepthwiseConv,
     Dropout,
+    for_xla,
     resize_align_corners,
     resize_mask,
     statistics_updates,
@@ -41,6 +42,34 @@ def test_depthwise_convolution_is_channelwise(rate: int) -> None:
         for j in range(3)
     )
     np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("strides", "rate", "size"), [(1, 1, (8, 9)), (1, 3, (7, 9)), (2, 1, (8, 9)), (2, 1, (9, 7))]
+)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_depthwise_convolution_for_xla_is_the_same(
+    strides: int, rate: int, size: tuple[int, int], compiled: bool
+) -> None:
+    x = tf.random.stateless_normal([2, *size, 3], [3, 4])
+    layer = DepthwiseConv(strides=strides, rate=rate)
+    layer.build(x.shape)
+
+    def call() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            loss = tf.reduce_sum(y**3)
+        return [y, *tape.gradient(loss, [x, layer.depthwise_kernel])]
+
+    expected = call()
+    for found, value in zip(tf.function(for_xla()(call), jit_compile=compiled)(), expected, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5)
+    graph = tf.function(for_xla()(call)).get_concrete_function().graph
+    assert not any("DepthwiseConv" in operation.type for operation in graph.get_operations())
+    # Outside of its scope nothing has changed.
+    graph = tf.function(call).get_concrete_function().graph
+    assert any("DepthwiseConv" in operation.type for operation in graph.get_operations())
 
 
 @pytest.mark.parametrize("rate", [6, 7, 18])
