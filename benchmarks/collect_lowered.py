@@ -100,7 +100,7 @@ def _save_model(config: Config, parts: Sequence[Path], step: int, out: Path) -> 
     """Writes a checkpoint of a model that came back by the places of its variables in the state."""
     import tensorflow as tf
 
-    from benchmarks.lower import make_state
+    from benchmarks.lowering import make_state
     from pseudoseg_tf.assembly import create_strategy
     from pseudoseg_tf.checkpoint import checkpoint_directory
     from pseudoseg_tf.checkpoint_files import Checkpoints

@@ -2,7 +2,8 @@ r"""Trains with the functions that ``benchmarks.lower`` wrote; needs JAX, numpy,
 
 All images stay on the device, decoded; views, steps and their loop are one compiled program. Writes for each run the
 counts of its evaluations and the sums of its intervals (``raw.jsonl``), which ``benchmarks.collect_lowered`` turns into
-a run directory, and with ``--keep`` the last state of some. ``--time`` measures steps instead.
+a run directory, and with ``--keep`` the last state of some. ``--time`` measures steps instead. Compiling a step takes
+a minute or two on an idle machine, and all of its cores.
 
 Example:
   python -m benchmarks.run_lowered --lowered=build/lowered --data=voc12_subset --out=out --seconds=400
@@ -11,13 +12,12 @@ Example:
 from __future__ import annotations
 
 import concurrent.futures
-import fcntl
 import functools
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,12 @@ from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL, Source
 from pseudoseg_tf.folder_comparison import folder_overrides
 
-_LOWERED = flags.DEFINE_string("lowered", None, "Directory that benchmarks.lower wrote.", required=True)
+_LOWERED = flags.DEFINE_list(
+    "lowered",
+    None,
+    "Directories that benchmarks.lower wrote; with several, each has one below --out.",
+    required=True,
+)
 _DATA = flags.DEFINE_string(
     "data", None, "The folder of images that it was given, on this machine.", required=True
 )
@@ -44,13 +49,7 @@ _OUT = flags.DEFINE_string("out", None, "Directory to write.", required=True)
 _RUNS = flags.DEFINE_list("runs", [], "Names of runs (ROW-seedN), in the order to make them; all if empty.")
 _SECONDS = flags.DEFINE_float("seconds", float("inf"), "Begins no interval after so many seconds.")
 _TIME = flags.DEFINE_integer("time", 0, "Measure so many intervals of each run and stop it.", lower_bound=0)
-_GATE = flags.DEFINE_string(
-    "gate",
-    None,
-    "Once compiled, wait for this file and then lock it: for several of these at a time that compile together.",
-)
 _KEEP = flags.DEFINE_list("keep", [], "Runs whose last model is written, in files of at most 15 MB.")
-_EVALUATE = flags.DEFINE_bool("evaluate", True, "Evaluate as the configuration says.")
 
 Arrays = Sequence[jax.Array]
 _PART_BYTES = 15_000_000
@@ -68,19 +67,39 @@ _DTYPES = {
 
 
 def main(argv: Sequence[str]) -> None:
-    """Makes the runs, one after the other."""
+    """Compiles all programs at the same time, then makes the runs one after the other."""
     del argv
     jax.config.update("jax_enable_x64", True)
-    root, begin = Path(_LOWERED.value), time.monotonic()
-    names = _RUNS.value or sorted(path.name for path in (root / "runs").iterdir())
-    images = Images()
+    begin = time.monotonic()
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}", flush=True)
-    for name in names:
+    data, images, runs = Path(_DATA.value), Images(), []
+    for root in map(Path, _LOWERED.value):
+        names = _RUNS.value or sorted(path.name for path in (root / "runs").iterdir())
+        out = Path(_OUT.value) / root.name if len(_LOWERED.value) > 1 else Path(_OUT.value)
+        runs += [LoweredRun(root, name, images, data, out / name) for name in names]
+    programs = {run.program_path: run for run in runs}
+    evaluations = {} if _TIME.value else {run.evaluation_path: run for run in runs}
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        # Steps first, which take longest.
+        intervals = {path: pool.submit(_timed, run.compile_interval) for path, run in programs.items()}
+        canvases = {path: run.compile_evaluations(pool) for path, run in evaluations.items()}
+        compiled = {path: future.result() for path, future in intervals.items()}
+        functions = {
+            path: {size: future.result() for size, future in futures.items()}
+            for path, futures in canvases.items()
+        }
+    print(f"compiled after {time.monotonic() - begin:.0f} s", flush=True)
+    for run in runs:
         left = _SECONDS.value - (time.monotonic() - begin)
         if left <= 0:
-            print(f"no time for {name}", flush=True)
+            print(f"no time for {run.name}", flush=True)
             continue
-        LoweredRun(root, name, images, Path(_DATA.value), Path(_OUT.value)).make(left)
+        run.make(*compiled[run.program_path], functions.get(run.evaluation_path), left)
+
+
+def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    begin = time.monotonic()
+    return function(), time.monotonic() - begin
 
 
 class Images:
@@ -116,80 +135,36 @@ def _decoded(source: Source, index: int) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 class LoweredRun:
-    """One run: its program, its data, its state."""
+    """One run: what it is made of, and making it."""
 
     def __init__(self, root: Path, name: str, images: Images, data: Path, out: Path):
-        """Reads what ``benchmarks.lower`` wrote of it."""
-        self._name, self._out = name, out / name
+        """Reads what ``benchmarks.lower`` wrote of it, but for the state."""
+        self.name, self._out, self._root = name, out, root
         self._run = json.loads((root / "runs" / name / "run.json").read_text())
         config = config_io.from_dict(self._run["config"])
         lists = folder_overrides(data, root / "lists", "")
         config = config_io.apply_overrides(config, [each for each in lists if each.startswith("data.")])
-        self._directory = root / "programs" / self._run["program"]
-        self._program = json.loads((self._directory / "program.json").read_text())
-        self._evaluations = root / "evaluations" / self._run["evaluation"]
+        self.program_path = root / "programs" / self._run["program"]
+        self.evaluation_path = root / "evaluations" / self._run["evaluation"]
+        self._program = json.loads((self.program_path / "program.json").read_text())
         sources = open_sources(config.data, config.train.mode)
-        streams = {"labeled": sources.labeled} | (
-            {"unlabeled": sources.unlabeled} if sources.unlabeled else {}
-        )
+        streams = {"labeled": sources.labeled}
+        if sources.unlabeled is not None:
+            streams["unlabeled"] = sources.unlabeled
         self._images = {stream: images.of(source) for stream, source in streams.items()}
         self._val = sources.val
         self._draws = {stream: _arrays(root, self._run["files"][stream]) for stream in streams}
-        if "state" in self._run["files"]:
-            state = _arrays(root, self._run["files"]["state"])
-        else:
-            state = _any_state(self._program["state"])
-        self._state = [jnp.asarray(state[str(index)]) for index in range(len(state))]
-        # Copies, for the state itself is overwritten.
-        self._first_sums = {index: state[str(index)] for index in self._program["interval"].values()}
 
-    def make(self, seconds: float) -> None:
-        """Trains to the end, or as far as the time goes; writes ``raw.jsonl`` after each interval."""
-        program, begin = self._program, time.monotonic()
-        every = program["log_every"]
-        interval = self._compile_interval(every)
-        compiled = time.monotonic() - begin
-        evaluate = self._compile_evaluation() if _EVALUATE.value and not _TIME.value else None
-        print(
-            f"{self._name}: interval compiled in {compiled:.0f} s, evaluation in "
-            f"{time.monotonic() - begin - compiled:.0f} s",
-            flush=True,
-        )
-        if _GATE.value:
-            _pass_gate(Path(_GATE.value))
-        begin = time.monotonic()
-        entries: list[dict[str, Any]] = []
-        done, times = 0, []
-        self._out.mkdir(parents=True, exist_ok=True)
-        while done < program["steps"] and time.monotonic() - begin < seconds:
-            start = time.monotonic()
-            self._state = interval(self._state, jnp.int32(done))
-            jax.block_until_ready(self._state)
-            times.append((time.monotonic() - start) / every)
-            done += every
-            sums = {name: np.asarray(self._state[i]).tolist() for name, i in program["interval"].items()}
-            entries.append({"step": done, "seconds_per_step": times[-1], "sums": sums})
-            for index, first in self._first_sums.items():
-                self._state[index] = jnp.asarray(first)
-            due = done % program["evaluate_every"] == 0 or done == program["steps"]
-            if evaluate is not None and due:
-                entries[-1]["evaluation"] = evaluate(self._state)
-            if due or _TIME.value:
-                self._write(entries, times, compiled)
-            if _TIME.value and len(times) > _TIME.value:
-                break
-        self._write(entries, times, compiled)
-        if self._name in _KEEP.value:
-            self._keep_model()
+    def compile_interval(self) -> Callable[..., list[jax.Array]]:
+        """The steps between two lines as one program: views of both streams, then the lowered step.
 
-    def _compile_interval(self, steps: int) -> Callable[[Arrays, jax.Array], list[jax.Array]]:
-        """So many steps as one program: views of both streams, then the lowered step."""
+        Its arguments are the state, the first step, images and draws.
+        """
         program = self._program
-        module = (self._directory / "step.stablehlo").read_bytes()
+        module = (self.program_path / "step.stablehlo").read_bytes()
         count, examples = len(program["state"]), sum(map(len, program["batch"].values()))
         step = _imported(module, count + examples, count)
-        draws = jax.tree.map(jax.device_put, self._draws)
-        images, crop = self._images, tuple(program["crop"])
+        crop = tuple(program["crop"])
 
         def one(state: Arrays, number: jax.Array, images: Any, draws: Any) -> list[jax.Array]:
             inputs = []
@@ -204,28 +179,76 @@ class LoweredRun:
             def body(state: Arrays, number: jax.Array) -> tuple[Arrays, None]:
                 return one(state, number, images, draws), None
 
-            return jax.lax.scan(body, state, first + jnp.arange(steps, dtype=jnp.int32))[0]
+            numbers = first + jnp.arange(program["log_every"], dtype=jnp.int32)
+            return jax.lax.scan(body, state, numbers)[0]
 
-        compiled = interval.lower(self._state, jnp.int32(0), images, draws).compile()
-        return lambda state, first: compiled(state, first, images, draws)
+        shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in program["state"]]
+        return interval.lower(shapes, jnp.int32(0), self._images, self._draws).compile()
 
-    def _compile_evaluation(self) -> Callable[[Arrays], dict[str, Any]]:
-        """Counts the pixels of all validation images, each on a canvas of its own size."""
-        described = json.loads((self._evaluations / "evaluation.json").read_text())
-        members = self._program["model"]
-        values = [self._program["state"][index] for index in members]
-        canvases = {tuple(canvas): name for name, canvas in described.items()}
+    def compile_evaluations(
+        self, pool: concurrent.futures.Executor
+    ) -> dict[tuple[int, ...], concurrent.futures.Future[Callable[..., tuple[jax.Array, ...]]]]:
+        """For each canvas of the validation images the function that counts the pixels of one."""
+        values = [self._program["state"][index] for index in self._program["model"]]
 
-        def compiled(canvas: tuple[int, int]) -> Callable[..., list[jax.Array]]:
+        def compiled(name: str, canvas: tuple[int, ...]) -> Callable[..., tuple[jax.Array, ...]]:
             inputs = [[[1, *canvas, 3], "uint8"], [[1, *canvas], "uint8"], [[1, 2], "int32"]]
-            module = (self._evaluations / canvases[canvas]).read_bytes()
-            function = _imported(module, len(values) + len(inputs), 2)
+            function = _imported((self.evaluation_path / name).read_bytes(), len(values) + len(inputs), 2)
             shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (*values, *inputs)]
             return jax.jit(function).lower(*shapes).compile()
 
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            functions = dict(zip(canvases, pool.map(compiled, canvases), strict=True))
-        pictures = []
+        described = json.loads((self.evaluation_path / "evaluation.json").read_text())
+        return {
+            tuple(canvas): pool.submit(compiled, name, tuple(canvas)) for name, canvas in described.items()
+        }
+
+    def make(
+        self,
+        interval: Callable[..., list[jax.Array]],
+        compile_seconds: float,
+        evaluations: Mapping[tuple[int, ...], Callable[..., tuple[jax.Array, ...]]] | None,
+        seconds: float,
+    ) -> None:
+        """Trains to the end, or as far as the time goes; writes ``raw.jsonl`` after each evaluation.
+
+        Args:
+            interval: of ``compile_interval``.
+            compile_seconds: for the record.
+            evaluations: the functions of ``compile_evaluations``; None: there are no evaluations.
+            seconds: no interval begins later.
+        """
+        program, begin, every = self._program, time.monotonic(), self._program["log_every"]
+        files = self._run["files"]
+        first = _arrays(self._root, files["state"]) if "state" in files else _any_state(program["state"])
+        state = [jnp.asarray(first[str(index)]) for index in range(len(first))]
+        draws = jax.tree.map(jax.device_put, self._draws)
+        pictures = list(self._pictures()) if evaluations else []
+        entries: list[dict[str, Any]] = []
+        done, times = 0, []
+        self._out.mkdir(parents=True, exist_ok=True)
+        while done < program["steps"] and time.monotonic() - begin < seconds:
+            start = time.monotonic()
+            state = interval(state, jnp.int32(done), self._images, draws)
+            jax.block_until_ready(state)
+            times.append((time.monotonic() - start) / every)
+            done += every
+            sums = {name: np.asarray(state[i]).tolist() for name, i in program["interval"].items()}
+            entries.append({"step": done, "seconds_per_step": times[-1], "sums": sums})
+            for index in program["interval"].values():
+                state[index] = jnp.asarray(first[str(index)])
+            due = done % program["evaluate_every"] == 0 or done == program["steps"]
+            if evaluations and due:
+                entries[-1]["evaluation"] = self._evaluate(state, evaluations, pictures)
+            if due:
+                self._write(entries, times, compile_seconds)
+            if _TIME.value and len(times) > _TIME.value:
+                break
+        self._write(entries, times, compile_seconds)
+        if self.name in _KEEP.value:
+            self._keep_model(state)
+
+    def _pictures(self) -> Iterator[tuple[tuple[int, ...], tuple[jax.Array, ...]]]:
+        """The canvas of each validation image, and what its evaluation is given."""
         for index in range(len(self._val)):
             image, labels, _ = _decoded(self._val, index)
             size = labels.shape
@@ -233,20 +256,18 @@ class LoweredRun:
             padding = [(0, canvas[0] - size[0]), (0, canvas[1] - size[1])]
             image = np.pad(image, [*padding, (0, 0)])[None]
             labels = np.pad(labels, padding, constant_values=IGNORE_LABEL)[None]
-            arrays = tuple(map(jax.device_put, (image, labels, np.array([size], np.int32))))
-            pictures.append((functions[canvas], arrays))
+            yield canvas, tuple(map(jax.device_put, (image, labels, np.array([size], np.int32))))
 
-        def evaluate(state: Arrays) -> dict[str, Any]:
-            model = [state[index] for index in members]
-            counts = [function(*model, *arrays) for function, arrays in pictures]
-            confusion, calibration = (sum(map(np.asarray, each)) for each in zip(*counts, strict=True))
-            return {
-                "confusion": confusion.tolist(),
-                "calibration": calibration.tolist(),
-                "images": len(pictures),
-            }
-
-        return evaluate
+    def _evaluate(
+        self,
+        state: Arrays,
+        evaluations: Mapping[tuple[int, ...], Callable[..., tuple[jax.Array, ...]]],
+        pictures: Sequence[tuple[tuple[int, ...], tuple[jax.Array, ...]]],
+    ) -> dict[str, Any]:
+        model = [state[index] for index in self._program["model"]]
+        counts = [evaluations[canvas](*model, *arrays) for canvas, arrays in pictures]
+        confusion, calibration = (sum(map(np.asarray, each)) for each in zip(*counts, strict=True))
+        return {"confusion": confusion.tolist(), "calibration": calibration.tolist(), "images": len(pictures)}
 
     def _write(self, entries: Sequence[Mapping[str, Any]], times: Sequence[float], compiled: float) -> None:
         program = self._program
@@ -269,29 +290,21 @@ class LoweredRun:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
         os.replace(temporary, self._out / "raw.jsonl")
         print(
-            f"{self._name} step {entries[-1]['step'] if entries else 0}: {1000 * median:.2f} ms/step, "
+            f"{self.name} step {entries[-1]['step'] if entries else 0}: {1000 * median:.2f} ms/step, "
             f"{program['gigaflop']:.0f} GFLOP/step, {rate / 1000:.2f} TFLOP/s, peak {peak:.0f} MB",
             flush=True,
         )
 
-    def _keep_model(self) -> None:
+    def _keep_model(self, state: Arrays) -> None:
         """Writes the last values of the model's variables, by their place in the state."""
         parts: list[dict[str, np.ndarray]] = [{}]
         for index in self._program["model"]:
-            value = np.asarray(self._state[index])
+            value = np.asarray(state[index])
             if sum(each.nbytes for each in parts[-1].values()) + value.nbytes > _PART_BYTES:
                 parts.append({})
             parts[-1][str(index)] = value
         for number, part in enumerate(parts):
             np.savez(self._out / f"model-{number}.npz", **part)
-
-
-def _pass_gate(path: Path) -> None:
-    """Waits for a file and locks it until this process ends."""
-    while not path.exists():
-        time.sleep(0.2)
-    # Not closed: that would unlock it.
-    fcntl.flock(os.open(path, os.O_RDWR), fcntl.LOCK_EX)
 
 
 def _arrays(root: Path, names: Mapping[str, str]) -> dict[str, np.ndarray]:
