@@ -44,12 +44,15 @@ def curve_runs(
         changes: overrides of every run.
 
     Raises:
-        UserError: no such row, or the folder cannot be used.
+        UserError: no such row or seed, or the folder cannot be used.
     """
     rows = rows or list(ROWS)
     unknown = [row for row in rows if row not in ROWS]
     if unknown:
         raise UserError(f"--rows: found {unknown[0]!r}, allowed: {', '.join(ROWS)}")
+    for seed in seeds:
+        if not (seed.isascii() and seed.isdigit()):
+            raise UserError(f"--seeds: found {seed!r}, allowed: integers from 0 on, with commas between")
     draw_lists(data, out, fraction, frequent=FREQUENT)
     shared = (
         *folder_overrides(data, out, weights),
