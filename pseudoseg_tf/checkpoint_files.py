@@ -14,8 +14,9 @@ from pseudoseg_tf.files import write_text
 from pseudoseg_tf.records import Log
 
 _NAME = re.compile(r"ckpt-(\d+)\.index")
-# TensorFlow's reader raises Python's own exceptions, too: IndexError where a file is cut off.
-_READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError)
+# TensorFlow's reader raises Python's own exceptions, too: IndexError where a file is cut off, MemoryError where one claims
+# to hold more than any memory does.
+READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError, MemoryError)
 
 
 class Checkpoints:
@@ -115,7 +116,7 @@ def check_checkpoint(prefix: str) -> None:
         reader = tf.train.load_checkpoint(prefix)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise UserError(f"{prefix}: a damaged checkpoint ({_reason(error)})") from error
 
 

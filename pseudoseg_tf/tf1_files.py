@@ -14,14 +14,13 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from pseudoseg_tf.checkpoint_files import READ_ERRORS
 from pseudoseg_tf.errors import UserError
 
 Shape = tuple[int, ...]
 
 # A TensorFlow 2 checkpoint of objects has this entry.
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-# TensorFlow's reader raises Python's own exceptions, too: IndexError where a file is cut off.
-_READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError)
 _ENDINGS = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
@@ -51,7 +50,7 @@ class Tf1Checkpoint:
         try:
             self._reader = tf.compat.v1.train.NewCheckpointReader(self.path)
             shapes = self._reader.get_variable_to_shape_map()
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             raise UserError(
                 f"{self.path}: not a TensorFlow 1 checkpoint, or a damaged one ({_first_line(error)})"
             ) from error
@@ -70,7 +69,7 @@ class Tf1Checkpoint:
         """
         try:
             return np.asarray(self._reader.get_tensor(name))
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             raise UserError(
                 f"{self.path}: {name} cannot be read, the data file is cut off or damaged "
                 f"({_first_line(error)})"

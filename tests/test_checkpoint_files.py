@@ -12,6 +12,7 @@ import tensorflow as tf
 from pseudoseg_tf.checkpoint import find_checkpoint
 from pseudoseg_tf.checkpoint_files import Checkpoints, check_checkpoint, newest_good
 from pseudoseg_tf.errors import UserError
+from tests.tf1 import with_huge_index_block
 
 VALUES = {"a": np.arange(5.0), "b": np.ones([3, 3], np.float32), "c": np.int64(3)}
 
@@ -56,6 +57,9 @@ def test_any_change_of_a_checkpoint_is_noticed_or_changes_no_value(tmp_path: Pat
                     refused += 1
                 else:
                     assert values(bad) == expected
+    Path(f"{bad}.index").write_bytes(with_huge_index_block(files[".index"]))
+    with pytest.raises(UserError, match=f"^{bad}: a damaged checkpoint "):
+        check_checkpoint(bad)
     # What is not noticed are bytes of the index that mean nothing.
     assert refused > 0.8 * sum(2 * len(content) / 3 for content in files.values())
 

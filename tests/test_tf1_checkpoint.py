@@ -508,8 +508,9 @@ def test_damaged_files_change_nothing(prefix: str, tmp_path: Path) -> None:
     data.write_bytes(content)
     Path(f"{copy}.data-00001-of-00002").unlink()
     index = Path(f"{copy}.index")
-    index.write_bytes(index.read_bytes()[:100])
-    _refused(copy, r"not a TensorFlow 1 checkpoint, or a damaged one")
+    for damaged in (index.read_bytes()[:100], tf1.with_huge_index_block(index.read_bytes())):
+        index.write_bytes(damaged)
+        _refused(copy, r"not a TensorFlow 1 checkpoint, or a damaged one")
 
 
 def test_an_existing_checkpoint_is_not_overwritten(

@@ -67,3 +67,12 @@ def momenta(values: Mapping[str, np.ndarray], slot: str = "Momentum", seed: int 
         for name, value in values.items()
         if not name.endswith(("/moving_mean", "/moving_variance"))
     }
+
+
+def with_huge_index_block(table: bytes) -> bytes:
+    """A table whose footer says that the block of its index has 2**62 bytes."""
+    footer = table[-48:]
+    # Offset and size of one block, then of the index, each with its top bit clear in the last byte.
+    ends = [position for position, byte in enumerate(footer[:40]) if byte < 128]
+    handles = footer[: ends[2] + 1] + b"\x80" * 8 + b"\x40"
+    return table[:-48] + handles.ljust(40, b"\0") + footer[40:]
