@@ -14,8 +14,8 @@ from pseudoseg_tf.files import write_text
 from pseudoseg_tf.records import Log
 
 _NAME = re.compile(r"ckpt-(\d+)\.index")
-# TensorFlow's reader raises Python's own exceptions, too: IndexError where a file is cut off, MemoryError where one claims
-# to hold more than any memory does.
+# TensorFlow's reader raises Python's own exceptions, too: IndexError where a file is cut off, MemoryError where one
+# claims to hold more than any memory does.
 READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError, MemoryError)
 
 
