@@ -50,7 +50,7 @@ td:has(.track) { position: relative; padding-left: 6.5em; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.2em 1em; margin: 1em 0; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5em, 1fr)); gap: 0.5em; }
 .tiles figure { margin: 0; }
-.tiles img { display: block; width: 100%; }
+.tiles img { display: block; width: 100%; outline: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.6em 0 0.4em; }
 """
 
