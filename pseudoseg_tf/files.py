@@ -33,7 +33,8 @@ def check_directory(path: str | os.PathLike[str]) -> Path:
     path = Path(path).absolute()
     there = next(parent for parent in (path, *path.parents) if parent.exists())
     if not there.is_dir():
-        raise UserError(f"{path}: {there} is a file; name a directory")
+        which = "" if there == path else f"{there} "
+        raise UserError(f"{path}: {which}is a file; name a directory")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{path}: nothing can be written into {there}; take a directory of your own")
     return there
