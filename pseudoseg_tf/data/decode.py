@@ -287,11 +287,7 @@ def _check_values(labels: np.ndarray, name: str, num_classes: int, mode: str) ->
             f"mask {name}: pixel values {_listed(values)}; allowed are the class ids 0 to "
             f"{num_classes - 1} and {IGNORE_LABEL} (ignored): save class ids as pixel values, or name all classes"
             + (" (Cityscapes: take the labelTrainIds files, not labelIds)" if cityscapes else "")
-            + (
-                " (so many come of resizing with interpolation, or of JPEG: resize by nearest neighbor)"
-                if blurred
-                else ""
-            )
+            + (" (so many come of JPEG or of interpolation: resize by nearest neighbor)" if blurred else "")
             + (" (no pixel is 0: do your ids begin at 1? Then subtract 1)" if from_one else "")
         )
     # A palette has colors of its own: there 255 is an index, as in pseudo labels, and not white.
