@@ -33,6 +33,8 @@ setup(
         "psutil",
         "pycocotools",
         "scipy",
+        # TensorBoard, which TensorFlow brings, imports pkg_resources; later ones lack it.
+        "setuptools<81",
         "tensorflow>=2.20,<2.21",
         "tensorflow-datasets",
         "tf-keras>=2.20,<2.21",

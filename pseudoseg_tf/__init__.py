@@ -14,6 +14,7 @@ Importing the package is quick: TensorFlow is loaded at the first use of a name 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from pseudoseg_tf.pseudo_label import fuse
     from pseudoseg_tf.self_training import self_train
     from pseudoseg_tf.train import train
+
+# Before TensorFlow is imported: its notices about the build say nothing to a user, and without an NVIDIA driver its
+# first "error" is that there is none.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/dev/nvidiactl") else "3")
 
 __version__ = "0.1.0"
 __all__ = [

@@ -127,7 +127,8 @@ class DataConfig:
     # With min_resize: sides are then rounded up to a multiple of this, plus 1, within max_resize (0: not).
     resize_factor: int = 0
     # Decoded images and masks are kept for later epochs, and evaluations: in half of the free memory, or on disk
-    # (~/.cache/pseudoseg_tf/decoded, also for later runs) as long as a tenth of it is free. The batches stay the same.
+    # (~/.cache/pseudoseg_tf/decoded, also for later runs) as long as a tenth of it is free; a run says if it is not.
+    # The batches stay the same.
     cache: Literal["none", "memory", "disk"] = "none"
     # Training crop (height, width), each 16k+1.
     crop_size: tuple[int, int] = (513, 513)

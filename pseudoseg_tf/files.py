@@ -21,8 +21,11 @@ def cache_directory() -> Path:
     return Path(base) / "pseudoseg_tf"
 
 
-def check_directory(path: str | os.PathLike[str]) -> None:
+def check_directory(path: str | os.PathLike[str]) -> Path:
     """Checks that a directory is there or can be made, and that files can be written into it; makes nothing.
+
+    Returns:
+      The part of the path that is there.
 
     Raises:
       UserError: if not.
@@ -30,9 +33,11 @@ def check_directory(path: str | os.PathLike[str]) -> None:
     path = Path(path).absolute()
     there = next(parent for parent in (path, *path.parents) if parent.exists())
     if not there.is_dir():
-        raise UserError(f"{path}: {there} is a file; name a directory")
+        which = "" if there == path else f"{there} "
+        raise UserError(f"{path}: {which}is a file; name a directory")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{path}: nothing can be written into {there}; take a directory of your own")
+    return there
 
 
 def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:

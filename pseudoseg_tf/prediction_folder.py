@@ -109,7 +109,9 @@ class PredictionFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._write_summary()
+        # Where nothing could be predicted nothing is left.
+        if self._images:
+            self._write_summary()
 
     def _write_summary(self) -> None:
         write_json(self._path / SUMMARY, {"model": self._fingerprint, "images": self._images})

@@ -26,6 +26,7 @@ from pseudoseg_tf.page import figure, page, picture, scroller, swatch, table
 from pseudoseg_tf.presets import PRESETS, preset
 from pseudoseg_tf.reliability_diagram import reliability_figure
 from pseudoseg_tf.run_report import Explained, ReportedRun, Scores, open_runs
+from pseudoseg_tf.trainer import MAP_TITLES
 from pseudoseg_tf.visualize import class_heat, palette_picture
 
 Parts = Iterator[str]
@@ -50,7 +51,7 @@ td:has(.track) { position: relative; padding-left: 6.5em; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.2em 1em; margin: 1em 0; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5em, 1fr)); gap: 0.5em; }
 .tiles figure { margin: 0; }
-.tiles img { display: block; width: 100%; }
+.tiles img { display: block; width: 100%; outline: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.6em 0 0.4em; }
 """
 
@@ -192,16 +193,17 @@ def _curves(runs: Sequence[ReportedRun]) -> Parts:
     )
     # A term that is 0 has no place on a logarithmic axis.
     terms = {name: [(step, value) for step, value in points if value > 0] for name, points in terms.items()}
-    maps = {"pseudo": "pseudo label", "decoder": "decoder", "sgc": "SGC"}
     charts = {
         "validation mIoU, percent": of_runs("history", "miou"),
         "validation pixel accuracy, percent": of_runs("history", "pixel_accuracy"),
         "validation ECE, percent": of_runs("history", "ece"),
         f"losses of {runs[0].name}": terms,
         "pseudo-label accuracy, percent": {
-            name: curve(ours, f"{key}/pixel_accuracy", 100) for key, name in maps.items()
+            name: curve(ours, f"{key}/pixel_accuracy", 100) for key, name in MAP_TITLES.items()
         },
-        "pseudo-label ECE, percent": {name: curve(ours, f"{key}/ece", 100) for key, name in maps.items()},
+        "pseudo-label ECE, percent": {
+            name: curve(ours, f"{key}/ece", 100) for key, name in MAP_TITLES.items()
+        },
     }
     drawn = []
     for title, curves in charts.items():

@@ -19,6 +19,7 @@ from pseudoseg_tf.checkpoint_files import Checkpoints, checkpoint_prefixes
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.data import pipeline
 from pseudoseg_tf.data.bad_examples import BadExamples
+from pseudoseg_tf.data.decoded_cache import cache_notes
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import Evaluator
@@ -86,7 +87,7 @@ class _Run:
         self._strategy, self._workers, self._signals = strategy, workers, signals
         sources = open_sources(config.data, config.train.mode)
         config_io.validate_for_classes(config, sources.info.num_classes)
-        for note in sources.notes:
+        for note in (*sources.notes, *cache_notes(config.data.cache)):
             log(note)
         last, best = (checkpoint_directory(run_dir, which) for which in ("last", "best"))
         begun = bool(checkpoint_prefixes(last))

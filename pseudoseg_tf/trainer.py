@@ -31,6 +31,9 @@ from pseudoseg_tf.optim import ramp_up
 
 Examples = Mapping[str, tf.Tensor]
 
+# The maps that are scored in training where masks are known, as the records name them, and as pictures do.
+MAP_TITLES = {"pseudo": "pseudo label", "decoder": "decoder", "sgc": "SGC"}
+
 
 class Trainer(orbit.StandardTrainer):
     """Runs steps on all replicas.
@@ -179,9 +182,9 @@ class Trainer(orbit.StandardTrainer):
 
     @property
     def reliability(self) -> dict[str, Reliability]:
-        """How confidence and accuracy of the maps agreed since ``begin_interval``, where ``averages`` has their ECE."""
+        """How confidence and accuracy of the maps agreed since ``begin_interval``, by their titles."""
         return {
-            name: metrics.reliability()
+            MAP_TITLES[name]: metrics.reliability()
             for name, metrics in self._pseudo_metrics.items()
             if not metrics.is_empty()
         }

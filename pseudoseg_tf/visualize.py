@@ -202,6 +202,8 @@ def picture_grid(
             coarse = picture.shape[0] < height
             filtering = Image.Resampling.NEAREST if coarse else Image.Resampling.BILINEAR
             panel.paste(Image.fromarray(picture).resize((width, height), filtering), (x, y))
+            # Else a white picture would look like none.
+            draw.rectangle((x - 1, y - 1, x + width, y + height), outline="lightgray")
     for (name, color), (x, y) in zip(legend, places, strict=True):
         draw.rectangle((x, y + 4, x + 11, y + 15), fill=color, outline="gray")
         draw.text((x + 17, y + _LINE / 2), name, "black", _font(), anchor="lm")

@@ -35,32 +35,48 @@ window.addEventListener("load", () => {
     errors: window.errors,
     pictures: pictures.length,
     missing: pictures.filter(picture => !(picture.complete && picture.naturalWidth)).map(picture => picture.alt),
+    window: window.innerWidth,
     width: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     tables: tables,
   };
+  window.parent.postMessage(JSON.stringify(answer), "*");
+});
+</script>
+"""
+# No window of Chromium is narrower than 500 pixels; a frame in one can be.
+_FRAME = """<!DOCTYPE html>
+<script>
+window.addEventListener("message", event => {
   document.body.innerHTML = "";
   const shown = document.body.appendChild(document.createElement("pre"));
   shown.id = "answer";
-  shown.textContent = JSON.stringify(answer);
+  shown.textContent = event.data;
 });
 </script>
+<iframe src="asking.html" width="WIDTH" height="900" style="border: 0"></iframe>
 """
 
 
 def look_at(page: Path, folder: Path, width: int = 1280) -> dict[str, Any]:
-    """Loads a page without a network and says what is on it: errors, pictures, missing, width (overflow), tables.
+    """Loads a page without a network and says what is on it.
 
     Args:
       page: the file.
       folder: for a copy of the page with questions in it, and for the browser's profile.
-      width: of the window, in pixels.
+      width: that the page has, in pixels.
+
+    Returns:
+      errors, pictures and missing; window, its width, and width, what the page is wider by; tables.
     """
     text = page.read_text(encoding="utf-8")
     asking = folder / "asking.html"
     asking.write_text(
         text.replace("<head>", "<head>" + _PROBE, 1).replace("</body>", _ASK + "</body>"), encoding="utf-8"
     )
-    dumped = run_chromium(folder, f"--window-size={width},900", "--dump-dom", asking.as_uri())
+    framed = folder / "framed.html"
+    framed.write_text(_FRAME.replace("WIDTH", str(width)), encoding="utf-8")
+    # Time enough, of the browser's own clock, for the answer to arrive.
+    dumped = run_chromium(folder, "--virtual-time-budget=5000", "--dump-dom", framed.as_uri())
     answer = re.search(r'<pre id="answer">(.*?)</pre>', dumped, re.DOTALL)
     assert answer, dumped[-2000:]
     return json.loads(html.unescape(answer[1]))

@@ -116,7 +116,7 @@ def test_the_check_finds_what_training_refuses(root: Path) -> None:
         (["--preset=folder"], "data.images: found ''"),
         (["--preset=folder", "--set=data.mask=x"], "nearest: data.masks"),
         (["--preset=folder", "--outt=x"], "Unknown command line flag 'outt'"),
-        (["GOOD", "--out=FILE"], "is a file; name a folder"),
+        (["GOOD", "--out=FILE"], "is a file; name a directory"),
         (["GOOD", "--set=data.binary_masks=true"], "data.binary_masks: found 'true' with 3 names"),
         (["GOOD", "--set=data.palette=FILE"], "data.palette: "),
         (["GOOD", "--set=data.images=nowhere"], "data.images: nowhere is not a folder"),

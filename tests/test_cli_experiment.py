@@ -81,7 +81,7 @@ def test_show_of_chains_names_their_programs() -> None:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ([], ["command ''", "list, overview, show, run, report"]),
+        ([], ["no command; commands: ", "list, overview, show, run, report"]),
         (["lst"], ["'lst'", "nearest: list"]),
         (["list", "table05"], ["list: found table05, takes no name"]),
         (["show"], ["show: found nothing, takes one experiment, or all"]),

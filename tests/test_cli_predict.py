@@ -94,7 +94,7 @@ def test_from_a_run_to_pictures(tmp_path: Path) -> None:
     # A slow machine also gets lines of progress.
     skipped, error = [line for line in done.stderr.splitlines() if not line.startswith("predict ")]
     assert skipped.startswith(f"skipped: image {images / 'bad.png'}: neither a JPEG nor a PNG")
-    assert error.startswith("error: 1 of 4 images could not be predicted")
+    assert error == f"error: 1 of 4 images could not be predicted, see above; {out} has the others"
     stems = ["a_jpg", "a_png", "b"]
     assert sorted(path.name for path in out.iterdir()) == sorted(
         ["predictions.json"]

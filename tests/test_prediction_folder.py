@@ -116,6 +116,12 @@ def test_the_summary_keeps_what_was_there_and_is_written_as_time_passes(tmp_path
     assert list(summary(out)["images"]) == ["a", "b", "c", "d"]
 
 
+def test_nothing_is_left_where_nothing_was_predicted(tmp_path: Path) -> None:
+    with PredictionFolder(tmp_path / "out", "f1"):
+        pass
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_another_model_is_refused(tmp_path: Path, image: Path) -> None:
     with PredictionFolder(tmp_path, "f1") as folder:
         folder.write("a", image, prediction())

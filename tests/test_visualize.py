@@ -120,6 +120,10 @@ def test_panel_puts_each_stage_into_its_column() -> None:
     assert (tile(picture, 0, 5) == PALETTE[2]).all()
     assert (tile(picture, 0, 6)[:16] == 0).all() and (tile(picture, 0, 6)[16:] == PALETTE[1]).all()
     assert (tile(picture, 1, 7) == (224, 224, 192)).all()
+    # Each in a frame, between which there is white.
+    assert (
+        (picture[19, 3:69] == 211).all() and (picture[52, 3:69] == 211).all() and (picture[53] == 255).all()
+    )
 
 
 def test_class_heat_is_the_color_of_the_best_class_as_bright_as_it_is_sure() -> None:

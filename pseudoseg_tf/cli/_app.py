@@ -31,9 +31,6 @@ def run(main: Callable[[Sequence[str]], None], takes_words: bool = False) -> Non
       def run() -> None:  # the console script
           _app.run(main)
     """
-    # Before main imports TensorFlow: its notices about the build say nothing to a user, and without an NVIDIA
-    # driver its first "error" is that there is none.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/dev/nvidiactl") else "3")
     # As stderr does: parts of file names that are not UTF-8 are shown as \udcXX, where printing would fail.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

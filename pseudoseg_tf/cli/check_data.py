@@ -26,6 +26,7 @@ from pseudoseg_tf.cli import _app
 from pseudoseg_tf.data.check import check_data
 from pseudoseg_tf.data.findings import SEVERITIES
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import check_directory
 from pseudoseg_tf.presets import PRESETS, preset
 
 _PRESET = flags.DEFINE_string("preset", None, f"Experiment to start from: {', '.join(PRESETS)}.")
@@ -41,8 +42,8 @@ def main(argv: Sequence[str]) -> None:
     config = config_io.apply_overrides(preset(_PRESET.value), _SET.value)
     config_io.validate(config)
     out = Path(_OUT.value) if _OUT.value else None
-    if out is not None and out.exists() and not out.is_dir():
-        raise UserError(f"--out: {out} is a file; name a folder")
+    if out is not None:
+        check_directory(out)
 
     report = check_data(config.data, config.train.mode)
     print(_app.aligned(report.list_table()), _app.aligned(report.class_table()), sep="\n\n")

@@ -99,6 +99,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"{word}: found {found}, takes {wants} (--help shows examples)")
     else:
         known = [*plain, *commands]
+        if not word:
+            raise UserError(f"no command; commands: {', '.join(known)} (--help shows examples)")
         raise UserError(
             f"command {word!r}: unknown; nearest: {nearest(word, known)}; commands: {', '.join(known)} (--help)"
         )

@@ -28,6 +28,7 @@ from pseudoseg_tf import config_io
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.config import Config, DataConfig
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import check_directory
 from pseudoseg_tf.presets import PRESETS, preset
 
 _PRESET = flags.DEFINE_string(
@@ -124,6 +125,7 @@ def _check_free(paths: Sequence[Path]) -> None:
     there = [path for path in paths if path.exists()]
     if there and not _OVERWRITE.value:
         raise UserError(f"--out: {there[0]} is there already; take another name, or give --overwrite")
+    check_directory(paths[0].parent)
 
 
 def _class_ids(names: Sequence[str]) -> list[int]:

@@ -11,8 +11,10 @@ from pseudoseg_tf.checkpoint import check_initial_weights
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.config_io import as_text, to_dict, validate_for_classes
 from pseudoseg_tf.cost import forward_passes, images_at_once, parts_of_batch, passes, scaled_schedule
+from pseudoseg_tf.data.decoded_cache import cache_notes
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import Source
+from pseudoseg_tf.files import check_directory
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.nn.pass_cost import count_pass
 from pseudoseg_tf.nn.sliding_window import window_stride
@@ -77,7 +79,7 @@ def plan(
     paragraphs += [
         f"val: {len(sources.val)} images, scored {-(-train.steps // train.evaluate_every)} times"
         + (f", each worth {passes_to_score:.3g} forward passes" if passes_to_score != 1 else ""),
-        *(f"note: {note}" for note in sources.notes),
+        *(f"note: {note}" for note in (*sources.notes, *cache_notes(data.cache))),
         "note: pictures were not decoded, and masks only in part; pseudoseg-check-data looks at all of them",
         *([first_weights] if first_weights else []),
         f"model: {config.model.backbone}, {model.count_params() / 1e6:.2f} million parameters",
@@ -89,7 +91,7 @@ def plan(
         _memory(config, one_pass.activation_bytes, megabytes, model),
         *([_scaling(config, reference)] if reference and _other_batch(config, reference) else []),
         f"checkpoints: every {train.checkpoint_every} steps; {train.keep} last and 1 best, {megabytes:.0f} "
-        f"MB each; {_free_bytes(run_dir) / 1e9:.0f} GB free",
+        f"MB each; {shutil.disk_usage(check_directory(run_dir)).free / 1e9:.0f} GB free",
     ]
     return "\n".join(textwrap.fill(text, 110, subsequent_indent="  ") for text in paragraphs)
 
@@ -171,8 +173,3 @@ def _scaling(config: Config, reference: Config) -> str:
         f"linear scaling rule it goes with train.learning_rate={rate:g} train.steps={steps} (here "
         f"{train.learning_rate:g} and {train.steps})"
     )
-
-
-def _free_bytes(run_dir: str) -> int:
-    path = Path(run_dir).absolute()
-    return shutil.disk_usage(next(parent for parent in [path, *path.parents] if parent.exists())).free

@@ -76,9 +76,8 @@ def main(argv: Sequence[str]) -> None:
     begin = time.monotonic()
     failed = _predict(predictor, folder, todo)
     if failed:
-        raise UserError(
-            f"{failed} of {len(paths)} images could not be predicted, see above; {out} has the others"
-        )
+        others = f"; {out} has the others" if failed < len(paths) else ""
+        raise UserError(f"{failed} of {len(paths)} images could not be predicted, see above{others}")
     print(f"{out}: class ids and overlays of {len(paths)} images")
     if len(todo) < len(paths):
         print(f"{len(paths) - len(todo)} of them were there already")

@@ -280,10 +280,14 @@ def _check_values(labels: np.ndarray, name: str, num_classes: int, mode: str) ->
         largest = labels[~ignored].max()
         cityscapes = num_classes == 19 and largest < 34
         from_one = largest == num_classes and labels.min() > 0
+        values = np.unique(labels)
+        # More than pictures have of ids that are merely others.
+        blurred = len(values) > max(32, num_classes)
         raise UserError(
-            f"mask {name}: pixel values {_listed(np.unique(labels))}; allowed are the class ids 0 to "
+            f"mask {name}: pixel values {_listed(values)}; allowed are the class ids 0 to "
             f"{num_classes - 1} and {IGNORE_LABEL} (ignored): save class ids as pixel values, or name all classes"
             + (" (Cityscapes: take the labelTrainIds files, not labelIds)" if cityscapes else "")
+            + (" (so many come of JPEG or of interpolation: resize by nearest neighbor)" if blurred else "")
             + (" (no pixel is 0: do your ids begin at 1? Then subtract 1)" if from_one else "")
         )
     # A palette has colors of its own: there 255 is an index, as in pseudo labels, and not white.

@@ -20,10 +20,12 @@ import psutil
 
 from pseudoseg_tf.data.decode import decode_record
 from pseudoseg_tf.data.specs import Record
-from pseudoseg_tf.files import cache_directory
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import cache_directory, check_directory
 
 Decoded = tuple[np.ndarray, np.ndarray]
 Decode = Callable[[Record, int], Decoded]
+CacheKind = Literal["none", "memory", "disk"]
 
 # Counts up when decoding changes its results.
 _VERSION = 1
@@ -32,13 +34,29 @@ _MEMORY_TAKEN, _DISK_LEFT = 0.5, 0.1
 
 
 @functools.cache
-def decoder(kind: Literal["none", "memory", "disk"]) -> Decode:
+def decoder(kind: CacheKind) -> Decode:
     """`decode.decode_record`, by way of the cache of `data.cache`, of which a process has one."""
     if kind == "memory":
         return MemoryCache(round(_MEMORY_TAKEN * psutil.virtual_memory().available)).decode
     if kind == "disk":
-        return DiskCache(cache_directory() / "decoded").decode
+        return DiskCache(_on_disk()).decode
     return decode_record
+
+
+def cache_notes(kind: CacheKind) -> list[str]:
+    """A line if the cache is to be on a disk that has no room for more, or no rights; makes nothing."""
+    if kind != "disk":
+        return []
+    try:
+        disk = shutil.disk_usage(check_directory(_on_disk()))
+    except UserError as error:
+        return [f"data.cache=disk keeps nothing: {error}"]
+    if _has_room(disk.free, disk.total):
+        return []
+    return [
+        f"data.cache=disk keeps nothing more in {_on_disk()}: of {disk.total / 1e9:.0f} GB there {disk.free / 1e9:.0f} "
+        "are free, and a tenth stays free; make room, or name another folder in the variable XDG_CACHE_HOME"
+    ]
 
 
 class MemoryCache:
@@ -80,7 +98,7 @@ class DiskCache:
         with contextlib.suppress(OSError):
             self._directory.mkdir(parents=True, exist_ok=True)
             disk = shutil.disk_usage(self._directory)
-            if disk.free - image.nbytes - labels.nbytes > _DISK_LEFT * disk.total:
+            if _has_room(disk.free - image.nbytes - labels.nbytes, disk.total):
                 temporary = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.tmp")
                 try:
                     with open(temporary, "wb") as file:
@@ -89,6 +107,14 @@ class DiskCache:
                 except OSError:
                     temporary.unlink(missing_ok=True)
         return image, labels
+
+
+def _on_disk() -> Path:
+    return cache_directory() / "decoded"
+
+
+def _has_room(free: int, total: int) -> bool:
+    return free > _DISK_LEFT * total
 
 
 def content_key(record: Record, num_classes: int) -> bytes:

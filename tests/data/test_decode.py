@@ -230,8 +230,12 @@ class TestMask:
 
     def test_many_wrong_values_stay_one_line(self) -> None:
         ramp = np.arange(255, dtype=np.uint8).reshape(5, 51)
-        with pytest.raises(UserError, match=r"pixel values 0, 1, .* 11, \.\.\.; allowed"):
+        with pytest.raises(
+            UserError, match=r"pixel values 0, 1, .* 11, \.\.\.; allowed .* \(so many come of JPEG"
+        ):
             decode.decode_mask(encoded(ramp), "m", 3)
+        with pytest.raises(UserError, match=r"11, \.\.\.; allowed [^(]* \(ignored\): .* name all classes$"):
+            decode.decode_mask(encoded(np.arange(32, dtype=np.uint8)[np.newaxis]), "m", 3)
 
     def test_black_and_white_picture_is_refused_for_two_classes(self) -> None:
         black_and_white = np.where(IDS > 1, 255, 0).astype(np.uint8)

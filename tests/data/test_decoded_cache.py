@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from unittest import mock
 
@@ -11,7 +12,7 @@ import pytest
 
 from pseudoseg_tf.data import decoded_cache, pipeline
 from pseudoseg_tf.data.decode import decode_record
-from pseudoseg_tf.data.decoded_cache import Decode, DiskCache, MemoryCache, content_key
+from pseudoseg_tf.data.decoded_cache import Decode, DiskCache, MemoryCache, cache_notes, content_key
 from pseudoseg_tf.data.specs import MaskEncoding, Record
 from tests.data.test_pipeline import DATA, assert_same, make_sources, noise, png, take
 
@@ -108,3 +109,21 @@ def test_a_full_disk_and_a_damaged_file_do_no_harm(tmp_path: Path, monkeypatch: 
         assert path.read_bytes() == whole
     # Where nothing can be made, too.
     _assert_decoded(DiskCache(path / "below").decode(record, 3), record)
+
+
+def test_who_asks_for_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    free, total = 24 * 10**9, 250 * 10**9
+    with mock.patch.object(shutil, "disk_usage", lambda path: mock.Mock(free=free, total=total)):
+        (line,) = cache_notes("disk")
+        folder = tmp_path / "cache/pseudoseg_tf/decoded"
+        assert line.startswith(
+            f"data.cache=disk keeps nothing more in {folder}: of 250 GB there 24 are free,"
+        )
+        assert cache_notes("memory") == cache_notes("none") == []
+        free *= 2
+        assert cache_notes("disk") == []
+    (tmp_path / "cache").write_text("")
+    (line,) = cache_notes("disk")
+    assert line.startswith("data.cache=disk keeps nothing: ") and "is a file; name a directory" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
