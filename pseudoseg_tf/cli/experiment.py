@@ -175,16 +175,17 @@ def _run(name: str) -> None:
                 runs[run.directory(_root())] = run
                 if row.kind == "calibrate":
                     calibrations[run.directory(_root())] = dataclasses.replace(run, program="calibrate")
+    short = _BUDGET.value == "smoke"
     missing = [run for run in runs.values() if not is_done(run.scored(_root()), _steps(run))]
     print(f"{len(runs)} different runs, {len(missing)} to make (logs in {_root()})", flush=True)
     if missing:
-        if _BUDGET.value == "smoke":
+        if short:
             _draw_scenes(missing[0])
         steps = sum(_steps(run) * _trainings(run) for run in missing)
-        run_all(missing, _root(), steps, _JOBS.value, short=_BUDGET.value == "smoke")
+        run_all(missing, _root(), steps, _JOBS.value, short)
     uncalibrated = [run for path, run in calibrations.items() if not calibration_file(path).exists()]
     if uncalibrated:
-        run_all(uncalibrated, _root(), 0, _JOBS.value)
+        run_all(uncalibrated, _root(), 0, _JOBS.value, short)
     _report(name)
 
 
