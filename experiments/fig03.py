@@ -32,7 +32,8 @@ EXPERIMENT = Experiment(
     varies=(),
     rows=(*_rows("voc", "voc12", VOC, PAPER_VOC), *_rows("coco", "coco", COCO, PAPER_COCO)),
     sources=(
-        f"{ISSUE.format(13)}: all values of Figure 3b, from an author; DeepLabv3+ with Xception-65",
+        f"{ISSUE.format(13)}: all values of Figure 3b, from an author; DeepLabv3+ with Xception-65; the same, "
+        "rounded, in the README of github.com/LiheYoung/UniMatch",
         f"{ISSUE.format(4)}: 73.79 with 1/4 of VOC's labels (Table 5)",
         AT_92_LABELS,
         "that Figure 3a is VOC 2012 with Xception-65 is our reading",

@@ -1,4 +1,4 @@
-"""Several runs under the same budget, side by side: each its own process, repeated over seeds, summarized."""
+"""Several runs under the same budget, side by side in processes, repeated over seeds, summarized."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.interruption import STOPPED
@@ -50,7 +51,13 @@ class Run:
         return self.directory(root) / ("student" if self.program == "self_train" else "")
 
 
-def run_all(runs: Sequence[Run], root: str | os.PathLike[str], steps: int, jobs: int | None = None) -> None:
+def run_all(
+    runs: Sequence[Run],
+    root: str | os.PathLike[str],
+    steps: int,
+    jobs: int | None = None,
+    short: bool = False,
+) -> None:
     """Trains all runs, several at a time; a run that is done is not repeated, a broken-off one continues.
 
     The cores are shared out among the processes: on a CPU, two processes of one thread do far more than one
@@ -61,6 +68,8 @@ def run_all(runs: Sequence[Run], root: str | os.PathLike[str], steps: int, jobs:
         root: receives a directory and a log file per run.
         steps: of all runs together, for the progress line.
         jobs: processes at a time; None: as many as there are cores.
+        short: a process makes its share of the runs one after the other, instead of one run alone: for runs that take
+            no longer than the start of a process.
 
     Raises:
         UserError: a run failed; names its log file and its last line.
@@ -68,19 +77,22 @@ def run_all(runs: Sequence[Run], root: str | os.PathLike[str], steps: int, jobs:
     cores = len(os.sched_getaffinity(0))
     jobs = min(jobs or cores, len(runs))
     threads = max(1, cores // jobs)
-    waiting, running = list(runs), dict[subprocess.Popen[bytes], Run]()
+    waiting = [runs[job::jobs] for job in range(jobs)] if short else [[run] for run in runs]
+    running = dict[subprocess.Popen[bytes], Sequence[Run]]()
     os.makedirs(root, exist_ok=True)
     with Progress(steps, "steps of all runs") as progress:
         seen = 0
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    run = waiting.pop(0)
-                    running[_start(run, root, threads)] = run
-                for process, run in list(running.items()):
+                    share = waiting.pop(0)
+                    process = _start_share(share, root, threads) if short else _start(share[0], root, threads)
+                    running[process] = share
+                for process, share in list(running.items()):
                     if process.poll() is not None:
                         del running[process]
-                        _check(process.returncode, run, root)
+                        # Of a share, the one that it was at.
+                        _check(process.returncode, max(share, key=lambda run: _logged(run, root)), root)
                 done = sum(_steps_done(run, root) for run in runs)
                 if done > seen:
                     progress.update(done - seen)
@@ -93,22 +105,61 @@ def run_all(runs: Sequence[Run], root: str | os.PathLike[str], steps: int, jobs:
 
 
 def _start(run: Run, root: str | os.PathLike[str], threads: int) -> subprocess.Popen[bytes]:
-    overrides = (
+    command = ["-m", f"pseudoseg_tf.cli.{run.program}", f"--run_dir={run.directory(root)}"]
+    if run.program != "calibrate":
+        command += [f"--preset={run.preset}", *(f"--set={override}" for override in _overrides(run, threads))]
+    return _python(command, run, root, threads)
+
+
+def _start_share(runs: Sequence[Run], root: str | os.PathLike[str], threads: int) -> subprocess.Popen[bytes]:
+    described = [
+        {
+            "program": run.program,
+            "run_dir": str(run.directory(root)),
+            "preset": run.preset,
+            "overrides": _overrides(run, threads),
+            "log": _log_file(run, root),
+        }
+        for run in runs
+    ]
+    with tempfile.TemporaryFile() as file:
+        file.write(json.dumps(described).encode())
+        file.seek(0)
+        return _python(["-m", "pseudoseg_tf.cli._several"], runs[0], root, threads, stdin=file)
+
+
+def _overrides(run: Run, threads: int) -> list[str]:
+    return [
         f"data.seed={run.seed}",
         f"train.seed={run.seed}",
         f"runtime.threads={threads}",
         *run.overrides,
-    )
-    command = [sys.executable, "-m", f"pseudoseg_tf.cli.{run.program}", f"--run_dir={run.directory(root)}"]
-    if run.program != "calibrate":
-        command += [f"--preset={run.preset}", *(f"--set={override}" for override in overrides)]
+    ]
+
+
+def _python(
+    arguments: Sequence[str],
+    run: Run,
+    root: str | os.PathLike[str],
+    threads: int,
+    stdin: IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
+    """A process that writes to the log of a run."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with open(_log_file(run, root), "ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        return subprocess.Popen(
+            [sys.executable, *arguments], stdin=stdin, stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
 
 
 def _log_file(run: Run, root: str | os.PathLike[str]) -> str:
     return f"{run.directory(root)}.log"
+
+
+def _logged(run: Run, root: str | os.PathLike[str]) -> int:
+    """When the log of a run was last written, in nanoseconds; 0 if there is none."""
+    path = Path(_log_file(run, root))
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _check(returncode: int, run: Run, root: str | os.PathLike[str]) -> None:
@@ -116,7 +167,7 @@ def _check(returncode: int, run: Run, root: str | os.PathLike[str]) -> None:
     last = (Path(path).read_text(encoding="utf-8", errors="replace").splitlines() or ["failed"])[-1]
     # A run that a signal has stopped ends with status 0.
     if returncode or last.startswith(STOPPED):
-        raise UserError(f"{run.row}, seed {run.seed}: {last} (log: {path})")
+        raise UserError(f"{run.row}, seed {run.seed}: {last.removeprefix('error: ')} (log: {path})")
 
 
 def is_done(run_dir: Path, steps: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -131,12 +132,19 @@ def overview(experiments: Iterable[tuple[str, Experiment]]) -> str:
     return "\n".join(parts)
 
 
-def plot(name: str, experiment: Experiment, results: Sequence[Result], path: Path) -> None:
-    """Draws the paper's values and ours, a line a row; rows without either stay empty."""
+def plot(heading: str, metric: str, results: Sequence[Result], path: Path) -> None:
+    """Draws the paper's values and ours, a line a row; rows without either stay empty.
+
+    Args:
+        heading: stands above.
+        metric: of ``Row.paper``.
+        path: of the picture.
+    """
     # Takes half a second to import. The figure is made without pyplot, which would look for a display.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 1 + 0.35 * len(results)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9, 1.8 + 0.35 * len(results)), dpi=120, layout="constrained")
+    figure.suptitle(textwrap.fill(heading, 80))
     axes = figure.add_subplot()
     places = range(len(results))
     papers = [
@@ -159,11 +167,11 @@ def plot(name: str, experiment: Experiment, results: Sequence[Result], path: Pat
                 label=f"ours, {which}",
             )
     axes.set_yticks(list(places), [f"{r.row.name}{f' ({r.note})' if r.note else ''}" for r in results])
-    axes.invert_yaxis()
-    axes.set(xlabel=experiment.metric, title=f"{name}: {experiment.title}")
+    # The first row at the top, with half a row of room at both ends.
+    axes.set(xlabel=metric, ylim=(len(results) - 0.5, -0.5))
     axes.grid(axis="x", alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+        figure.legend(loc="outside lower center", ncols=3)
     save_figure(path, figure)
 
 

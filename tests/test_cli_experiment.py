@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import matplotlib.image
 import pytest
@@ -70,7 +71,14 @@ def test_show_gives_the_command_that_makes_the_run() -> None:
 
 
 def test_show_of_chains_names_their_programs() -> None:
-    assert "pseudoseg-self-train --preset=voc12" in experiment("show", "table06").stdout
+    chain = experiment("show", "table06", "--only=self-training", "--seeds=1").stdout
+    assert (
+        "pseudoseg-self-train --preset=voc12" in chain
+        and "-seed1 --set=data.seed=1 --set=train.seed=1 " in chain
+    )
+    # The teacher's 64 labeled images and the student's 64 + 64, each x 3, 30000 times.
+    assert "60000 steps, 17.3 million forward passes" in chain
+    assert "12 forward passes of 33x33" in experiment("show", "table06", "--budget=smoke").stdout
     calibration = experiment("show", "fig05a", "--only=SGC").stdout.splitlines()
     assert calibration[-1].startswith(
         "  pseudoseg-calibrate --run_dir=runs/experiments/full/unlabeled-1_16-1-"
@@ -95,10 +103,12 @@ def test_show_of_chains_names_their_programs() -> None:
         (["run", "table05", "--seeds="], ["--seeds: found ''"]),
         (["run", "table05", "--seeds=0,-1"], ["--seeds: found '0,-1'"]),
         (["run", "table05", "--budget=cpu", "--data=nowhere"], ["nowhere"]),
+        (["run", "table05", "--out=README.md/o"], ["README.md is a file"]),
+        (["report", "table05", "--out=README.md/o"], ["README.md is a file"]),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], parts: list[str], tmp_path: Path) -> None:
-    done = experiment(*words, f"--out={tmp_path / 'out'}")
+    done = experiment(f"--out={tmp_path / 'out'}", *words)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     for part in parts:
@@ -173,6 +183,44 @@ def test_each_run_is_a_process_of_its_program(
     assert ("--set=data.seed=3" in command and "--set=train.steps=2" in command) == configured
 
 
+def test_short_runs_share_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+
+    class Done:
+        returncode = 0
+        __class_getitem__ = classmethod(lambda cls, _: cls)
+
+        def __init__(self, command: list[str], stdin: IO[bytes], **_: object) -> None:
+            assert command[1:] == ["-m", "pseudoseg_tf.cli._several"]
+            shares.append(json.load(stdin))
+
+        def poll(self) -> int:
+            return 0
+
+    monkeypatch.setattr(comparison.subprocess, "Popen", Done)
+    runs = [Run(row, 1, "shapes", ("train.steps=2",)) for row in "abc"]
+    comparison.run_all(runs, tmp_path, 6, jobs=2, short=True)
+    assert [[run["run_dir"] for run in share] for share in shares] == [
+        [str(tmp_path / "a-seed1"), str(tmp_path / "c-seed1")],
+        [str(tmp_path / "b-seed1")],
+    ]
+    first = shares[0][0]
+    assert first["log"] == str(tmp_path / "a-seed1.log")
+    assert (first["program"], first["preset"]) == ("train", "shapes")
+    assert {"data.seed=1", "train.seed=1", "train.steps=2"} < set(first["overrides"])
+
+
+def test_a_mistake_in_one_of_several_runs_ends_them(tmp_path: Path) -> None:
+    """With real processes; the log names the run that failed, and the next one is not begun."""
+    runs = [
+        Run("bad", 0, "shapes", ("train.steps=none",)),
+        Run("next", 0, "shapes", ("train.steps=1",)),
+    ]
+    with pytest.raises(UserError, match=r"^bad, seed 0: train\.steps.*'none'.*\(log: .*bad-seed0\.log\)$"):
+        comparison.run_all(runs, tmp_path, 2, jobs=1, short=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad-seed0.log"]
+
+
 def test_a_run_that_was_stopped_stops_the_comparison(tmp_path: Path) -> None:
     run = Run("row", 3, "shapes", ())
     log = tmp_path / "row-seed3.log"
@@ -199,11 +247,11 @@ def test_text_is_aligned() -> None:
 def test_picture_of_results_and_gaps(tmp_path: Path) -> None:
     rows = TEMPERATURE.rows
     results = [Result(rows[0], (40.0, 60.0), (50.0, 60.0), ""), *(Result(row) for row in rows[1:])]
-    plot("fig05d", TEMPERATURE, results, tmp_path / "t.png")
+    plot("fig05d: a heading of two lines, " * 4, TEMPERATURE.metric, results, tmp_path / "t.png")
     picture = matplotlib.image.imread(tmp_path / "t.png")
     assert picture.shape[1] > picture.shape[0] > 200
     nothing = tmp_path / "nothing.png"
-    plot("fig05d", TEMPERATURE, [Result(row) for row in rows[:1]], nothing)
+    plot("fig05d", TEMPERATURE.metric, [Result(row) for row in rows[:1]], nothing)
     assert nothing.exists()
 
 

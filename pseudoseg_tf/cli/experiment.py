@@ -2,9 +2,9 @@ r"""Lists, runs and reports the experiments of the paper.
 
   list          a line for each experiment
   show NAME     its rows: what the paper reports, the command of each run, what it costs
-  run NAME      trains what is missing, each run its own process, then reports; NAME may be "all"
-  report NAME   our results beside the paper's; writes NAME.md and, but for smoke, NAME.png;
-                takes the flags that the runs were made with
+  run NAME      trains what is missing, then reports; NAME may be "all". Each run is its own process, but for smoke
+  report NAME   our results beside the paper's, mean and standard deviation over seeds; writes NAME.md and, but for
+                smoke, NAME.png; takes the flags that the runs were made with
   overview      experiments/README.md
 
 Budgets: "smoke" trains two steps of a tiny network on drawn scenes, which proves that every row's configuration
@@ -33,6 +33,7 @@ from absl import flags
 from pseudoseg_tf.budgets import configuration, full, on_cpu, run_of, smoke
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.comparison import Run, is_done, markdown_table, run_all
+from pseudoseg_tf.config import Config
 from pseudoseg_tf.config_io import apply_overrides, nearest
 from pseudoseg_tf.cost import forward_passes
 from pseudoseg_tf.errors import UserError
@@ -49,7 +50,7 @@ from pseudoseg_tf.experiment_report import (
     without_scores,
 )
 from pseudoseg_tf.experiments.definition import Experiment, Row
-from pseudoseg_tf.files import write_text
+from pseudoseg_tf.files import check_directory, write_text
 from pseudoseg_tf.folder_comparison import TooFewImagesError
 from pseudoseg_tf.presets import preset
 
@@ -129,11 +130,11 @@ def _show(name: str) -> None:
             config = configuration(row, overrides)
             height, width = config.data.crop_size
             run = run_of(row, overrides, _seeds()[0])
-            steps, passes = config.train.steps * _trainings(run), forward_passes(config)
+            steps, passes = config.train.steps * _trainings(run), _passes(run, config)
             print(
                 f"\n{row.name}\n"
                 f"  paper: {paper_value(row)}\n"
-                f"  cost: {steps} steps, {steps * passes / 1e6:.3g} million forward passes of {height}x{width} pixels"
+                f"  cost: {steps} steps, {passes} forward passes of {height}x{width} pixels"
             )
             for command in _commands(row, run):
                 print(f"  {command}")
@@ -142,17 +143,32 @@ def _show(name: str) -> None:
 def _commands(row: Row, run: Run) -> list[str]:
     """What trains the row, and what measures it if training does not."""
     run_dir = f"--run_dir={run.directory(_root())}"
+    # Seed 0 is the default.
+    seeds = (f"data.seed={run.seed}", f"train.seed={run.seed}") if run.seed else ()
     made = [
         f"pseudoseg-{run.program.replace('_', '-')}",
         f"--preset={run.preset}",
         run_dir,
-        *(f"--set={override}" for override in run.overrides),
+        *(f"--set={override}" for override in (*seeds, *run.overrides)),
     ]
     measured = [["pseudoseg-calibrate", run_dir]] if row.kind == "calibrate" else []
     return [shlex.join(words) for words in (made, *measured)]
 
 
+def _passes(run: Run, config: Config) -> str:
+    """The cost of a run's training in forward passes, as text."""
+    passes = forward_passes(config)
+    if run.program == "self_train":
+        # The student's batch is PseudoSeg's, of labeled and unlabeled images together.
+        batch = config.data.batch_labeled + config.data.batch_unlabeled
+        student = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_labeled=batch))
+        passes += forward_passes(student)
+    passes *= config.train.steps
+    return f"{passes / 1e6:.3g} million" if passes >= 1e6 else str(passes)
+
+
 def _run(name: str) -> None:
+    check_directory(_root())
     runs: dict[Path, Run] = {}
     calibrations: dict[Path, Run] = {}
     for shown, experiment in _chosen(name):
@@ -161,19 +177,22 @@ def _run(name: str) -> None:
                 runs[run.directory(_root())] = run
                 if row.kind == "calibrate":
                     calibrations[run.directory(_root())] = dataclasses.replace(run, program="calibrate")
+    short = _BUDGET.value == "smoke"
     missing = [run for run in runs.values() if not is_done(run.scored(_root()), _steps(run))]
     print(f"{len(runs)} different runs, {len(missing)} to make (logs in {_root()})", flush=True)
     if missing:
-        if _BUDGET.value == "smoke":
+        if short:
             _draw_scenes(missing[0])
-        run_all(missing, _root(), sum(_steps(run) * _trainings(run) for run in missing), _JOBS.value)
+        steps = sum(_steps(run) * _trainings(run) for run in missing)
+        run_all(missing, _root(), steps, _JOBS.value, short)
     uncalibrated = [run for path, run in calibrations.items() if not calibration_file(path).exists()]
     if uncalibrated:
-        run_all(uncalibrated, _root(), 0, _JOBS.value)
+        run_all(uncalibrated, _root(), 0, _JOBS.value, short)
     _report(name)
 
 
 def _report(name: str) -> None:
+    check_directory(_root())
     for shown, experiment in _chosen(name):
         results = []
         for row in rows_of(experiment, _ONLY.value):
@@ -185,7 +204,7 @@ def _report(name: str) -> None:
         print(f"\n{heading}\n{aligned(cells)}")
         write_text(_root() / f"{shown}.md", f"{heading}\n\n{markdown_table(cells)}\n")
         if _BUDGET.value != "smoke":
-            plot(shown, experiment, results, _root() / f"{shown}.png")
+            plot(heading, experiment.metric, results, _root() / f"{shown}.png")
     if _BUDGET.value == "cpu":
         print("\nThe rows compare with each other; only the full budget compares with the paper.")
 
