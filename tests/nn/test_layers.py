@@ -55,6 +55,23 @@ def test_dilated_convolution_equals_that_by_space_to_batch(
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dilated_convolution_has_a_gradient_in_any_precision(dtype: str) -> None:
+    x = tf.cast(tf.random.stateless_normal([2, 9, 7, 3], [3, 4]), dtype)
+    layer = Conv(5, 3, rate=2)
+    layer.build(x.shape)
+
+    @tf.function
+    def gradients() -> list[tf.Tensor]:
+        kernel = tf.cast(layer.kernel, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = layer.convolution_op(x, kernel)
+        return tape.gradient(y, [x, kernel])
+
+    assert [each.dtype for each in gradients()] == [dtype, dtype]
+
+
 def test_only_strides_and_dilation_copy_what_a_depthwise_convolution_reads() -> None:
     def padded(**geometry: int) -> bool:
         layer = DepthwiseConv(**geometry)
