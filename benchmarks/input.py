@@ -28,9 +28,8 @@ _IMAGES = flags.DEFINE_integer("images", 64, "Images measured by each stage.", l
 _OUT = flags.DEFINE_string("out", None, "JSON file to write; none if absent.")
 
 # Rows of the table; the ratio is to the first.
-PLAIN, OURS, FAST = "plain order, all on the host", "ours", "ours, data.sampling=fast"
-CACHED, FAST_CACHED = "ours, data.cache=memory", "ours, both"
-DECODE, SAMPLE, FAST_SAMPLE = "decoding alone", "sampling alone", "sampling alone, fast"
+PLAIN, OURS, CACHED = "plain order, all on the host", "ours", "ours, data.cache=memory"
+DECODE, SAMPLE = "decoding alone", "sampling alone"
 DEVICE = "strong view of a batch, on the device"
 
 
@@ -81,9 +80,9 @@ def measure(crop: tuple[int, int], size: tuple[int, int], images: int) -> dict[s
     seeds = itertools.cycle(tf.unstack(tf.random.split(seed, images)))
 
     @tf.function
-    def sample(seed: tf.Tensor, sampling: str) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def sample(seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         draws = geometry.geometry_draws(seed, tf.shape(labels), crop, 0.5, 2.0, 0.25)
-        return geometry.weak_view(image, labels, draws, crop, sampling)
+        return geometry.weak_view(image, labels, draws, crop)
 
     batch = 8
     views = tf.random.uniform([batch, *crop, 3], maxval=255.0)
@@ -93,12 +92,9 @@ def measure(crop: tuple[int, int], size: tuple[int, int], images: int) -> dict[s
     return {
         PLAIN: of_dataset(plain_dataset(source, data)),
         OURS: ours(),
-        FAST: ours(sampling="fast"),
         CACHED: ours(cache="memory"),
-        FAST_CACHED: ours(sampling="fast", cache="memory"),
         DECODE: _rate(lambda: decode_record(record, 21), images),
-        SAMPLE: _rate(lambda: sample(next(seeds), "exact"), images),
-        FAST_SAMPLE: _rate(lambda: sample(next(seeds), "fast"), images),
+        SAMPLE: _rate(lambda: sample(next(seeds)), images),
         DEVICE: batch * _rate(strong, -(-images // batch)),
     }
 

@@ -79,8 +79,9 @@ def measure_in_turn(steps: int) -> dict[str, dict[str, float]]:
 
     Returns:
       For each form "seconds" and "core_seconds", the medians of its steps by the clock and by processor time;
-      "first_seconds": tracing and the first step; "peak_mb" of the process, and "begin_mb", before the first step;
-      but for the plain form "attention_core_seconds".
+      "first_seconds": tracing and the first step; "peak_mb" of the process, "begin_mb", before the first step, and
+      "tensors_mb", the peak of TensorFlow's tensors alone, weights included, where it counts them; but for the plain
+      form "attention_core_seconds".
     """
     processes = {}
     results: dict[str, dict[str, float]] = {}
@@ -99,7 +100,7 @@ def measure_in_turn(steps: int) -> dict[str, dict[str, float]]:
                 _ask(process)
                 answer = _answer(form, process)
                 timings[form].append((answer["seconds"], answer["core_seconds"]))
-                results[form]["peak_mb"] = answer["peak_mb"]
+                results[form] |= {name: answer[name] for name in ("peak_mb", "tensors_mb")}
         last = {form: process.communicate()[0] for form, process in processes.items()}
     finally:
         for process in processes.values():
@@ -157,7 +158,8 @@ def measure_on_request(config: Config, num_classes: int, plain: bool) -> None:
             begin = time.perf_counter(), time.process_time()
             trainer.train(tf.constant(1))
             seconds, core_seconds = time.perf_counter() - begin[0], time.process_time() - begin[1]
-            return {"seconds": seconds, "core_seconds": core_seconds, "peak_mb": _peak_mb()}
+            peaks = {"peak_mb": _peak_mb(), "tensors_mb": _tensors_mb()}
+            return {"seconds": seconds, "core_seconds": core_seconds, **peaks}
 
         begin_mb, first = _peak_mb(), step()
         answer = {"begin_mb": begin_mb, "first_seconds": first["seconds"], "peak_mb": first["peak_mb"]}
@@ -211,6 +213,16 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _tensors_mb() -> float:
+    import tensorflow as tf
+
+    device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
+    try:
+        return tf.config.experimental.get_memory_info(device)["peak"] / 2**20
+    except ValueError:  # On CPUs only oneDNN's allocator counts.
+        return float("nan")
+
+
 class _WithoutMasks:
     """A source that hides its masks."""
 
@@ -252,8 +264,8 @@ def report(config: Config, results: Mapping[str, Mapping[str, float]]) -> str:
         f"{config.runtime.precision}, jit {str(config.runtime.jit).lower()}; {described()}",
         "",
         "| form | s/step | core s/step | times as fast | images/s | gigaFLOP/step | gigaFLOP/s of a core "
-        "| first step s | peak MB | share of memory |",
-        "|--|--|--|--|--|--|--|--|--|--|",
+        "| first step s | peak MB | share of memory | of tensors MB | share |",
+        "|--|--|--|--|--|--|--|--|--|--|--|--|",
     ]
     images = data.batch_labeled + data.batch_unlabeled
     for form, found in results.items():
@@ -262,7 +274,8 @@ def report(config: Config, results: Mapping[str, Mapping[str, float]]) -> str:
             f"| {plain['core_seconds'] / found['core_seconds']:.2f} | {images / found['seconds']:.2f} "
             f"| {found['gigaflop']:.0f} | {found['gigaflop'] / found['core_seconds']:.1f} "
             f"| {found['first_seconds']:.1f} | {found['peak_mb']:.0f} "
-            f"| {found['peak_mb'] / plain['peak_mb']:.2f} |"
+            f"| {found['peak_mb'] / plain['peak_mb']:.2f} "
+            f"| {found['tensors_mb']:.0f} | {found['tensors_mb'] / plain['tensors_mb']:.2f} |"
         )
     ours = results["ours"]
     lines += [

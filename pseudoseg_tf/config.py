@@ -154,9 +154,6 @@ class DataConfig:
     min_scale: float = 0.5
     max_scale: float = 2.0
     scale_step: float = 0.25
-    # How crops are sampled: exact is in float32, as in the reference; fast in 8 bits, in a third of the time, and no
-    # pixel differs by more than 1 of 255.
-    sampling: Literal["exact", "fast"] = "exact"
     # Strong view: color jitter strength (0 turns it off; 1 is the reference).
     jitter_strength: float = 1.0
     # Strong view: half the side of the CutOut box in pixels (0 turns it off). The reference's

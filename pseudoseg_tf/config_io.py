@@ -209,8 +209,6 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "data.max_scale", data.max_scale >= data.min_scale, f"data.min_scale ({data.min_scale}) or greater"
     yield "data.scale_step", data.scale_step > 0, positive
     # At 2 the contrast factor's range reaches 0 and the hue makes a full turn.
-    allowed = "exact with data.min_resize, whose images are not 8 bits"
-    yield "data.sampling", data.min_resize == 0 or data.sampling == "exact", allowed
     yield "data.jitter_strength", 0 <= data.jitter_strength <= 2, "from 0 to 2"
     yield "data.cutout", data.cutout >= 0, natural
     yield "data.max_bad_examples", data.max_bad_examples >= 0, natural

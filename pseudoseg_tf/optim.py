@@ -64,7 +64,8 @@ class Momentum(tf_keras.optimizers.Optimizer):
     def __init__(
         self, learning_rate: float | tf_keras.optimizers.schedules.LearningRateSchedule, momentum: float = 0.9
     ):
-        super().__init__(name="momentum", jit_compile=False)
+        # None: the default, 0, subtracts 0 times each weight in every step.
+        super().__init__(name="momentum", weight_decay=None, jit_compile=False)
         self._learning_rate = self._build_learning_rate(learning_rate)
         self._momentum = momentum
 
@@ -106,7 +107,8 @@ class Adam(tf_keras.optimizers.Optimizer):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
     ):
-        super().__init__(name="adam", jit_compile=False)
+        # None: the default, 0, subtracts 0 times each weight in every step.
+        super().__init__(name="adam", weight_decay=None, jit_compile=False)
         self._learning_rate = self._build_learning_rate(learning_rate)
         self._beta_1, self._beta_2, self._epsilon = beta_1, beta_2, epsilon
 

@@ -103,9 +103,18 @@ class GradientSum:
         new = tape.gradient(loss, self._variables)
         self.values = [_sum(*pair) for pair in zip(self.values, new, strict=True)]
 
+    @contextlib.contextmanager
+    def of_weights(self) -> Iterator[dict[str, tf.Tensor]]:
+        """As ``of_pass``, for losses of the weights alone, whose gradient would else wait in memory from the start."""
+        with tf.control_dependencies(self._known()), self.of_pass() as terms:
+            yield terms
+
     def before(self, images: tf.Tensor) -> tf.Tensor:
         """``images``, to begin the next pass with: they wait for the gradients so far."""
-        return _after([value for value in self.values if value is not None], images)
+        return _after(self._known(), images)
+
+    def _known(self) -> list[tf.Tensor]:
+        return [value for value in self.values if value is not None]
 
 
 def supervised_losses(
@@ -128,8 +137,9 @@ def supervised_losses(
         terms["supervised"] = weights.supervised * losses.pixel_cross_entropy(
             logits, labeled["labels"], across_replicas, pixels
         )
-        terms["decay"] = _decay(model, weights, across_replicas)
-    return _with_total(terms)
+    with gradients.of_weights() as weight_terms:
+        weight_terms["decay"] = _decay(model, weights, across_replicas)
+    return _with_total(terms | weight_terms)
 
 
 def pseudoseg_losses(
@@ -237,8 +247,9 @@ def pseudoseg_losses(
             labeled_terms["attention"] = weights.attention * losses.pixel_cross_entropy(
                 sgc_logits, labeled["labels"], across_replicas, pixels
             )
-        labeled_terms["decay"] = _decay(model, weights, across_replicas)
-    return _with_total(terms | labeled_terms), branch
+    with gradients.of_weights() as weight_terms:
+        weight_terms["decay"] = _decay(model, weights, across_replicas)
+    return _with_total(terms | labeled_terms | weight_terms), branch
 
 
 def weak_branch(

@@ -45,6 +45,21 @@ def test_momentum_equals_the_tf1_optimizer() -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
+def test_a_step_of_momentum_changes_each_weight_by_one_operation() -> None:
+    variables = [tf.Variable([1.0, -2.0]), tf.Variable(3.0)]
+    optimizer = Momentum(0.1)
+    optimizer.build(variables)
+
+    @tf.function
+    def step() -> None:
+        optimizer.apply_gradients([(tf.ones_like(variable), variable) for variable in variables])
+
+    kinds = [operation.type for operation in step.get_concrete_function().graph.get_operations()]
+    assert kinds.count("ResourceApplyMomentum") == 2
+    # Keras' own weight decay would be another pass over the memory, and copy weights that are in use.
+    assert "AssignSubVariableOp" not in kinds
+
+
 def test_some_variables_may_lack_a_gradient() -> None:
     variables = [tf.Variable(1.0), tf.Variable(2.0), tf.Variable(3.0)]
     optimizer = Momentum(0.1, 0.9)

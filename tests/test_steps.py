@@ -250,3 +250,38 @@ def test_only_labeled_statistics_are_kept_when_asked(batches) -> None:
     plain(labeled["image"], training=True)
     plain.features(labeled["image"], training=True)
     _assert_same_statistics(model, plain)
+
+
+def test_the_gradient_taken_pass_by_pass_is_that_of_the_total(batches) -> None:
+    weights = steps.LossWeights(decay=0.1)
+    gradients = steps.GradientSum(variables := (model := _model()).trainable_variables)
+    steps.pseudoseg_losses(
+        model,
+        *batches,
+        weakly=False,
+        options=steps.PseudoLabelOptions(),
+        weights=weights,
+        gradients=gradients,
+    )
+    other = _model()
+    terms, _, tape = _run(other, batches, weights=weights)
+    expected = tape.gradient(terms["total"], other.trainable_variables)
+    for variable, one, whole in zip(variables, gradients.values, expected, strict=True):
+        np.testing.assert_allclose(one, whole, rtol=1e-3, atol=1e-5, err_msg=variable.name)
+
+
+def test_weight_decay_waits_for_the_gradients_of_the_pass(batches) -> None:
+    """Else a copy of all weights would be in memory from the start of the step on."""
+    model = _model()
+
+    @tf.function(autograph=False)
+    def step() -> None:
+        gradients = steps.GradientSum(model.trainable_variables)
+        steps.supervised_losses(model, batches[0], steps.LossWeights(), gradients=gradients)
+
+    graph = step.get_concrete_function().graph
+    decays = [operation for operation in graph.get_operations() if operation.type == "L2Loss"]
+    assert len(decays) == len(model.regularized_weights)
+    for operation in decays:
+        read = operation.inputs[0].op
+        assert any("Conv2DBackpropFilter" in each.type for each in read.control_inputs)

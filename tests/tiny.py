@@ -14,6 +14,8 @@ from pseudoseg_tf import config_io
 from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.checkpoint import checkpoint_directory
 from pseudoseg_tf.config import Config, DataConfig, ModelConfig, TrainConfig
+from pseudoseg_tf.data import resampling
+from pseudoseg_tf.data.geometry import GeometryDraws
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL
 from pseudoseg_tf.files import write_json
@@ -67,6 +69,12 @@ class TinyBackbone(tf_keras.layers.Layer):
         for unit in self.units:
             stages.append(unit(stages[-1], training=training))
         return EndPoints(stages[2], tuple(stages[1:]))
+
+
+def unrounded_view(image: tf.Tensor | np.ndarray, draws: GeometryDraws, crop: tuple[int, int]) -> np.ndarray:
+    """The image of `geometry.weak_view` before it is rounded, float32."""
+    scaled, offset = draws.scaled_size.numpy(), draws.offset.numpy()
+    return resampling.sample(np.asarray(image), scaled, offset, crop, np.float32, bool(draws.flip))
 
 
 def resize_plainly(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:

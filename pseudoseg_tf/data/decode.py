@@ -74,7 +74,8 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
             pixels = np.asarray(image) >> 8
             upright: Image.Image = Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
         else:
-            upright = image.convert("RGB")
+            # Converting copies what is RGB already.
+            upright = image if image.mode == "RGB" else image.convert("RGB")
         return np.asarray(upright if turn is None else upright.transpose(turn))
     except Exception as error:  # Pillow raises many types for damaged content.
         raise _damaged(f"image {name}", error) from error

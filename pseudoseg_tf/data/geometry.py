@@ -9,12 +9,12 @@ scale and the scaled image never exists. All random numbers come in as `Geometry
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
+from pseudoseg_tf.data import resampling
 from pseudoseg_tf.data.specs import IGNORE_LABEL
 
 _Size = TypeVar("_Size", int, tf.Tensor)
@@ -84,11 +84,11 @@ def resize_to_range(
         The image float32 [H, W, 3], bilinear and not rounded; the labels uint8 [H, W], each from the nearest
         pixel. Both with aligned corners.
     """
-    height, width = tf.unstack(tf.shape(labels))
     size = range_size(tf.shape(labels), minimum, maximum, factor)
-    rows, _ = _nearest(height, size[0], 0, size[0])
-    columns, _ = _nearest(width, size[1], 0, size[1])
-    return resize_image(image[tf.newaxis], size)[0], tf.gather(tf.gather(labels, rows), columns, axis=1)
+    resized = tf.raw_ops.ResizeNearestNeighbor(
+        images=labels[tf.newaxis, ..., tf.newaxis], size=size, align_corners=True
+    )
+    return resize_image(image[tf.newaxis], size)[0], resized[0, ..., 0]
 
 
 def scale_factors(min_scale: float, max_scale: float, scale_step: float) -> np.ndarray:
@@ -132,65 +132,11 @@ def geometry_draws(
     return GeometryDraws(scaled, offset, uniform[3] <= 0.5)
 
 
-def sample_image(image: tf.Tensor, draws: GeometryDraws, crop_size: tuple[int, int]) -> tf.Tensor:
-    """Samples the crop out of the scaled and padded image, neither rounded nor flipped.
-
-    Args:
-        image: uint8 or float32 [h, w, 3].
-        draws: where the crop lies.
-        crop_size: height and width (H, W) of the crop.
-
-    Returns:
-        float32 [H, W, 3]; 0 in the padding.
-    """
-    # The antialiased tf.image.resize is this op without a translation: the same weights at each output pixel.
-    scale = tf.cast(draws.scaled_size, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
-    crop = tf.raw_ops.ScaleAndTranslate(
-        images=image[tf.newaxis],
-        size=crop_size,
-        scale=scale,
-        translation=-tf.cast(draws.offset, tf.float32),
-        kernel_type="triangle",
-        antialias=True,
-    )
-    return tf.ensure_shape(crop[0], [*crop_size, 3])
-
-
+# AutoGraph has nothing to convert in what is called in here, which is NumPy: it takes less than half the time of
+# TensorFlow's own operations.
 @tf.autograph.experimental.do_not_convert
-def sample_image_8bit(image: tf.Tensor, draws: GeometryDraws, crop_size: tuple[int, int]) -> tf.Tensor:
-    """As `sample_image`, but in Pillow's 8-bit arithmetic, which takes a third of the time.
-
-    Args:
-        image: uint8 [h, w, 3].
-        draws: where the crop lies.
-        crop_size: height and width (H, W) of the crop.
-
-    Returns:
-        uint8 [H, W, 3]; 0 in the padding. A pixel differs by at most 1 from the rounded result of `sample_image`.
-    """
-
-    def sample(image: np.ndarray, scaled: np.ndarray, offset: np.ndarray) -> np.ndarray:
-        size = np.minimum(crop_size, scaled - offset)
-        ratio = image.shape[:2] / scaled
-        top, left = offset * ratio
-        bottom, right = np.minimum((offset + size) * ratio, image.shape[:2])
-        part = Image.fromarray(image).resize(
-            (int(size[1]), int(size[0])), Image.Resampling.BILINEAR, box=(left, top, right, bottom)
-        )
-        crop = np.zeros([*crop_size, 3], np.uint8)
-        crop[: size[0], : size[1]] = np.asarray(part)
-        return crop
-
-    crop = tf.numpy_function(sample, [image, draws.scaled_size, draws.offset], tf.uint8)
-    return tf.ensure_shape(crop, [*crop_size, 3])
-
-
 def weak_view(
-    image: tf.Tensor,
-    labels: tf.Tensor,
-    draws: GeometryDraws,
-    crop_size: tuple[int, int],
-    sampling: Literal["exact", "fast"] = "exact",
+    image: tf.Tensor, labels: tf.Tensor, draws: GeometryDraws, crop_size: tuple[int, int]
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Makes the weak view of one example.
 
@@ -199,44 +145,47 @@ def weak_view(
         labels: uint8 [h, w].
         draws: the random numbers.
         crop_size: height and width (H, W) of the view.
-        sampling: "exact" by `sample_image`, "fast" by `sample_image_8bit`, for uint8 images.
 
     Returns:
         The image uint8 [H, W, 3], 0 in the padding; the labels uint8 [H, W], each from the nearest pixel with
         aligned corners, `IGNORE_LABEL` in the padding; and valid uint8 [H, W], 1 inside the image and 0 in
         the padding.
     """
-    rows, row_valid = _nearest(tf.shape(labels)[0], draws.scaled_size[0], draws.offset[0], crop_size[0])
-    columns, column_valid = _nearest(tf.shape(labels)[1], draws.scaled_size[1], draws.offset[1], crop_size[1])
-    # Mirrored by the source columns, which is cheaper than by the pixels.
-    columns, column_valid = (_mirrored(draws, each, axis=0) for each in (columns, column_valid))
-    valid = row_valid[:, tf.newaxis] & column_valid
-    # Both times whole rows are copied; single pixels would take several times as long.
-    labels = tf.transpose(tf.gather(tf.transpose(tf.gather(labels, rows)), columns))
-    labels = tf.where(valid, labels, tf.constant(IGNORE_LABEL, tf.uint8))
-    if sampling == "fast":
-        image = sample_image_8bit(image, draws, crop_size)
-    else:
-        image = tf.cast(tf.round(sample_image(image, draws, crop_size)), tf.uint8)
-    return _mirrored(draws, image, axis=1), labels, tf.cast(valid, tf.uint8)
+
+    def view(
+        image: np.ndarray, labels: np.ndarray, scaled: np.ndarray, offset: np.ndarray, flip: np.bool_
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows, columns = (
+            _nearest(*each) for each in zip(labels.shape, scaled, offset, crop_size, strict=True)
+        )
+        # Mirrored by the source columns, which is cheaper than by the pixels.
+        inside = np.s_[: len(rows), -len(columns) :] if flip else np.s_[: len(rows), : len(columns)]
+        columns = columns[::-1] if flip else columns
+        crop_labels, valid = np.full(crop_size, IGNORE_LABEL, np.uint8), np.zeros(crop_size, np.uint8)
+        # Whole rows first: they are copied at once.
+        crop_labels[inside] = labels.take(rows, axis=0).take(columns, axis=1)
+        valid[inside] = 1
+        crop = resampling.sample(image, scaled, offset, crop_size, np.uint8, bool(flip))
+        return crop, crop_labels, valid
+
+    inputs = [image, labels, draws.scaled_size, draws.offset, draws.flip]
+    crop, labels, valid = tf.numpy_function(view, inputs, (tf.uint8, tf.uint8, tf.uint8))
+    return (
+        tf.ensure_shape(crop, [*crop_size, 3]),
+        tf.ensure_shape(labels, crop_size),
+        tf.ensure_shape(valid, crop_size),
+    )
 
 
-def _mirrored(draws: GeometryDraws, x: tf.Tensor, axis: int) -> tf.Tensor:
-    return tf.cond(draws.flip, lambda: tf.reverse(x, [axis]), lambda: x)
-
-
-def _nearest(
-    size: tf.Tensor, scaled: tf.Tensor, offset: int | tf.Tensor, crop: int | tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns, along one axis, the source index (int32 [crop]) of each crop position, and whether it is inside."""
-    target = tf.range(crop) + offset
+def _nearest(size: int, scaled: int, offset: int, crop: int) -> np.ndarray:
+    """Returns, along one axis, the source index (int32 [n]) of each crop position that is inside the scaled image."""
     # In float32 and with halves rounded up, as TensorFlow's nearest-neighbor kernel does: other arithmetic
     # picks other neighbors at ties.
-    step = tf.cast(size - 1, tf.float32) / tf.cast(tf.maximum(scaled - 1, 1), tf.float32)
-    position = tf.cast(target, tf.float32) * step
-    index = tf.cast(position, tf.int32)
-    index += tf.cast(position - tf.cast(index, tf.float32) >= 0.5, tf.int32)
-    return tf.minimum(index, size - 1), target < scaled
+    step = np.float32(size - 1) / np.float32(max(scaled - 1, 1))
+    position = np.arange(offset, min(offset + crop, scaled)).astype(np.float32) * step
+    index = position.astype(np.int32)
+    index += position - index.astype(np.float32) >= 0.5
+    return np.minimum(index, size - 1)
 
 
 def padded_size(size: _Size, minimum: int) -> _Size:

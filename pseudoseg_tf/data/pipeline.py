@@ -181,7 +181,7 @@ def training_example(
     draws = geometry_draws(
         geometry_seed, tf.shape(labels), data.crop_size, data.min_scale, data.max_scale, data.scale_step
     )
-    image, labels, valid = weak_view(image, labels, draws, data.crop_size, data.sampling)
+    image, labels, valid = weak_view(image, labels, draws, data.crop_size)
     example = {
         "image": image,
         "labels": labels,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -97,6 +98,31 @@ class Conv(tf_keras.layers.Conv2D):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return super().call(_pad_rows_and_columns(inputs, self._pad))
 
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Keras' hook: by default a dilated convolution goes by way of space-to-batch, which copies and pads more."""
+        if not _differentiates_dilation(inputs.dtype):
+            return super().convolution_op(inputs, kernel)
+        return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
+
+
+@functools.cache
+def _differentiates_dilation(dtype: tf.DType) -> bool:
+    """Whether a gradient of dilated convolutions is there: TensorFlow's own kernels for CPUs have none, oneDNN's do."""
+    # The operations by name, for no tape records in here.
+    with tf.init_scope():
+        image, kernel = tf.ones([1, 3, 3, 1], dtype), tf.ones([3, 3, 1, 1], dtype)
+        geometry = {"strides": [1, 1, 1, 1], "padding": "SAME", "dilations": [1, 2, 2, 1]}
+        try:
+            tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=image.shape, filter=kernel, out_backprop=image, **geometry
+            )
+            tf.raw_ops.Conv2DBackpropFilter(
+                input=image, filter_sizes=kernel.shape, out_backprop=image, **geometry
+            )
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            return False
+    return True
+
 
 class DepthwiseConv(tf_keras.layers.Layer):
     """A 3x3 depthwise convolution with the padding of ``Conv``; weight ``depthwise_kernel`` [3, 3, C, 1]."""
@@ -125,19 +151,17 @@ class DepthwiseConv(tf_keras.layers.Layer):
         if self._strides == 1 and height and width and max(height, width) <= self._rate:
             # ASPP on small crops: all taps but the middle one lie in the padding, which would be most of the work.
             return inputs * tf.cast(self.depthwise_kernel[1, 1, :, 0], inputs.dtype)
-        # The padding is always explicit: TensorFlow would otherwise route dilated convolutions through
-        # space-to-batch with a second padding.
-        padded, kernel = (
-            _pad_rows_and_columns(inputs, self._rate),
-            tf.cast(self.depthwise_kernel, inputs.dtype),
-        )
+        kernel = tf.cast(self.depthwise_kernel, inputs.dtype)
         if getattr(_thread, "for_xla", False):
-            return _sum_of_taps(padded, kernel, self._strides, self._rate)
+            return _sum_of_taps(_pad_rows_and_columns(inputs, self._rate), kernel, self._strides, self._rate)
+        # Explicit padding keeps a stride centered, and spares dilation, which goes by way of space-to-batch, a second
+        # padding. Else it would be a copy that waits for the backward pass.
+        pads = self._strides > 1 or self._rate > 1
         return tf.nn.depthwise_conv2d(
-            padded,
+            _pad_rows_and_columns(inputs, self._rate) if pads else inputs,
             kernel,
             strides=[1, self._strides, self._strides, 1],
-            padding="VALID",
+            padding="VALID" if pads else "SAME",
             dilations=[self._rate, self._rate],
         )
 

@@ -134,8 +134,12 @@ class ResNetV1(Backbone):
         x = images
         for conv in self.stem:
             x = conv(x, training=training)
-        # Explicit padding keeps the pool centered whatever the parity; behind a ReLU, 0 is neutral.
-        x = tf.nn.max_pool2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
+        if all(side and side % 2 for side in x.shape[1:3]):
+            x = tf.nn.max_pool2d(x, 3, 2, "SAME")
+        else:
+            # Explicit padding keeps the pool centered whatever the parity; behind a ReLU, 0 is neutral. It is a copy of
+            # the largest features.
+            x = tf.nn.max_pool2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
         outputs, residuals = [], []
         for stage in self.stages:
             for unit in stage:

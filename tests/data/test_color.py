@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from pseudoseg_tf.data import color, geometry
+from tests.tiny import unrounded_view
 
 ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
 NEUTRAL = np.array([0, 1, 1, 0], np.float32)
@@ -230,7 +231,7 @@ def test_strong_view_of_a_padded_crop_is_the_reference(reference):
     geometry_draws = geometry.GeometryDraws(tf.constant([27, 39]), tf.constant([0, 0]), tf.constant(False))
     arguments = reference["in:image_u8"], geometry_draws, (65, 65)
     # The reference does not round the scaled image to uint8.
-    image = geometry.sample_image(*arguments)
+    image = tf.constant(unrounded_view(*arguments))
     _, _, valid = geometry.weak_view(reference["in:image_u8"], reference["in:label"][..., 0], *arguments[1:])
     draws = color.StrongDraws(
         tf.constant([[0.25, 1.3, 0.7, 0.12]]), tf.constant([[3, 1, 0, 2]]), tf.constant([[10, 60]])

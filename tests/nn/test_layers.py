@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from pseudoseg_tf.nn import layers
 from pseudoseg_tf.nn.layers import (
     BatchNorm,
     Conv,
@@ -27,6 +30,57 @@ def test_strided_convolution_is_the_subsampled_one(size: tuple[int, int]) -> Non
         strided.build(x.shape)
         strided.set_weights(dense.get_weights())
         np.testing.assert_allclose(strided(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("graph", [False, True])
+def test_dilated_convolution_equals_that_by_space_to_batch(
+    native: bool, graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setattr(layers, "_differentiates_dilation", lambda dtype: False)
+    x = tf.random.stateless_normal([2, 9, 7, 3], [3, 4])
+    layer = Conv(5, 3, rate=2)
+    layer.build(x.shape)
+
+    def run(convolve: Callable[[tf.Tensor], tf.Tensor]) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = convolve(x)
+            loss = tf.reduce_sum(y**3)
+        return [y, *tape.gradient(loss, [x, layer.kernel])]
+
+    found = tf.function(run)(layer) if graph else run(layer)
+    expected = run(lambda x: tf.nn.convolution(x, layer.kernel, padding="SAME", dilations=2))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dilated_convolution_has_a_gradient_in_any_precision(dtype: str) -> None:
+    x = tf.cast(tf.random.stateless_normal([2, 9, 7, 3], [3, 4]), dtype)
+    layer = Conv(5, 3, rate=2)
+    layer.build(x.shape)
+
+    @tf.function
+    def gradients() -> list[tf.Tensor]:
+        kernel = tf.cast(layer.kernel, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = layer.convolution_op(x, kernel)
+        return tape.gradient(y, [x, kernel])
+
+    assert [each.dtype for each in gradients()] == [dtype, dtype]
+
+
+def test_only_strides_and_dilation_copy_what_a_depthwise_convolution_reads() -> None:
+    def padded(**geometry: int) -> bool:
+        layer = DepthwiseConv(**geometry)
+        graph = tf.function(layer).get_concrete_function(tf.TensorSpec([1, 9, 9, 2])).graph
+        return any(operation.type == "Pad" for operation in graph.get_operations())
+
+    assert not padded()
+    assert padded(strides=2) and padded(rate=2)
 
 
 @pytest.mark.parametrize("rate", [1, 2, 5, 6, 7, 18])

@@ -26,6 +26,7 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.losses import image_labels_of
 from pseudoseg_tf.nn import model as nn_model
 from pseudoseg_tf.trainer import additional_batch, labeled_batch
+from tests.tiny import unrounded_view
 
 Array = npt.NDArray[Any]
 # The reference's settings are the defaults.
@@ -173,9 +174,8 @@ class Views:
     ) -> dict[str, tf.Tensor]:
         """A batch of 1 of what `weak_view` returns, but with the image not rounded."""
         own_image, labels = self._example
-        sampled = geometry.sample_image(own_image if image is None else image, draws, crop)
+        sampled = tf.constant(unrounded_view(own_image if image is None else image, draws, crop))
         rounded, labels, valid = geometry.weak_view(own_image, labels, draws, crop)
-        sampled = sampled[:, ::-1] if draws.flip else sampled
         if image is None:
             # Half a level, and what float32 cannot hold.
             assert np.max(np.abs(tf.cast(rounded, tf.float32) - sampled)) < 0.501
@@ -286,7 +286,7 @@ class Views:
         if before_the_crop:
             size = self._draws(int(match["scale"])).scaled_size
             whole = geometry.GeometryDraws(size, tf.zeros([2], tf.int32), tf.constant(False))
-            scaled = geometry.sample_image(self._example[0], whole, tuple(size.numpy()))
+            scaled = tf.constant(unrounded_view(self._example[0], whole, tuple(size.numpy())))
             jittered = _jitter(scaled, amounts, tuple(map(int, match["order"])))
             view = self._case(match, jittered)
             draws = self._strong_draws(match, _NEUTRAL)
