@@ -132,26 +132,30 @@ def overview(experiments: Iterable[tuple[str, Experiment]]) -> str:
     return "\n".join(parts)
 
 
-def plot(heading: str, metric: str, results: Sequence[Result], path: Path) -> None:
+def plot(heading: str, metric: str, results: Sequence[Result], path: Path, one_scale: bool) -> None:
     """Draws the paper's values and ours, a line a row; rows without either stay empty.
 
     Args:
         heading: stands above.
         metric: of ``Row.paper``.
         path: of the picture.
+        one_scale: whether both stand on one scale, for runs as large as the paper's; else side by side, each on its
+            own, which shows the order of the rows.
     """
     # Takes half a second to import. The figure is made without pyplot, which would look for a display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.8 + 0.35 * len(results)), dpi=120, layout="constrained")
     figure.suptitle(textwrap.fill(heading, 80))
-    axes = figure.add_subplot()
+    panels = figure.subplots(1, 1 if one_scale else 2, sharey=True, squeeze=False)[0]
+    axes, axes_of_paper = panels[0], panels[-1]
     places = range(len(results))
     papers = [
         (place, r.row.paper) for place, r in zip(places, results, strict=True) if r.row.paper is not None
     ]
     if papers:
-        axes.plot([value for _, value in papers], [place for place, _ in papers], "k|", ms=14, label="paper")
+        values = [value for _, value in papers]
+        axes_of_paper.plot(values, [place for place, _ in papers], "k|", ms=14, label="paper")
     for which, color in (("best", "0.7"), ("last", "C0")):
         ours = [
             (place, getattr(r, which)) for place, r in zip(places, results, strict=True) if getattr(r, which)
@@ -168,9 +172,11 @@ def plot(heading: str, metric: str, results: Sequence[Result], path: Path) -> No
             )
     axes.set_yticks(list(places), [f"{r.row.name}{f' ({r.note})' if r.note else ''}" for r in results])
     # The first row at the top, with half a row of room at both ends.
-    axes.set(xlabel=metric, ylim=(len(results) - 0.5, -0.5))
-    axes.grid(axis="x", alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
+    axes.set_ylim(len(results) - 0.5, -0.5)
+    for panel in panels:
+        panel.set_xlabel(metric)
+        panel.grid(axis="x", alpha=0.3)
+    if any(panel.get_legend_handles_labels()[0] for panel in panels):
         figure.legend(loc="outside lower center", ncols=3)
     save_figure(path, figure)
 

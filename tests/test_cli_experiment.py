@@ -247,11 +247,11 @@ def test_text_is_aligned() -> None:
 def test_picture_of_results_and_gaps(tmp_path: Path) -> None:
     rows = TEMPERATURE.rows
     results = [Result(rows[0], (40.0, 60.0), (50.0, 60.0), ""), *(Result(row) for row in rows[1:])]
-    plot("fig05d: a heading of two lines, " * 4, TEMPERATURE.metric, results, tmp_path / "t.png")
+    plot("fig05d: a heading of two lines, " * 4, TEMPERATURE.metric, results, tmp_path / "t.png", True)
     picture = matplotlib.image.imread(tmp_path / "t.png")
     assert picture.shape[1] > picture.shape[0] > 200
     nothing = tmp_path / "nothing.png"
-    plot("fig05d", TEMPERATURE.metric, [Result(row) for row in rows[:1]], nothing)
+    plot("fig05d", TEMPERATURE.metric, [Result(row) for row in rows[:1]], nothing, False)
     assert nothing.exists()
 
 

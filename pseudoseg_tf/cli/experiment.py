@@ -204,7 +204,7 @@ def _report(name: str) -> None:
         print(f"\n{heading}\n{aligned(cells)}")
         write_text(_root() / f"{shown}.md", f"{heading}\n\n{markdown_table(cells)}\n")
         if _BUDGET.value != "smoke":
-            plot(heading, experiment.metric, results, _root() / f"{shown}.png")
+            plot(heading, experiment.metric, results, _root() / f"{shown}.png", _BUDGET.value == "full")
     if _BUDGET.value == "cpu":
         print("\nThe rows compare with each other; only the full budget compares with the paper.")
 
