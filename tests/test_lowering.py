@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks.collect_lowered import collect
+from benchmarks.lowered_records import collect
 from benchmarks.lowering import configuration, draw_examples, lower, make_state, recorded
 from pseudoseg_tf import config_io
 from pseudoseg_tf.assembly import create_strategy
@@ -114,7 +114,8 @@ def test_a_row_is_lowered_once_for_all_seeds(run: Run, tmp_path: Path) -> None:
         ]
         assert len(files["state"]) == len(described["state"])
         arrays = {
-            key: np.load(tmp_path / "lowered/arrays" / name)["value"] for key, name in files["state"].items()
+            key: np.load(tmp_path / "lowered/arrays" / name, allow_pickle=False)["value"]
+            for key, name in files["state"].items()
         }
         for index, (shape, dtype) in enumerate(described["state"]):
             assert list(arrays[str(index)].shape) == shape and arrays[str(index)].dtype == dtype
