@@ -174,3 +174,21 @@ def test_the_box_of_a_mirrored_crop(tmp_path: Path) -> None:
     }
     write_views(tmp_path, arrays)
     assert not failed_rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "passed"),
+    [
+        # Opposite sides of the exact value, each within 2e-5 of it.
+        (1.5e-5, -1.5e-5, True),
+        # The reference misses it, and we not by more than twice as much.
+        (7e-5, -4e-5, True),
+        (9e-5, -4e-5, False),
+        (3e-5, -1e-5, False),
+    ],
+)
+def test_a_row_that_fails_is_judged_by_its_exact_value(ours: float, theirs: float, passed: bool) -> None:
+    row = compare.Row("attention_labeled", False)
+    judged = compare._against_exact(row, np.array([ours]), np.array([theirs]), np.array([0.0]))
+    assert judged.passed == judged.rounding == passed
+    assert compare._against_exact(row, np.array([ours]), np.array([theirs]), None) == row
