@@ -179,6 +179,7 @@ def test_pseudo_labels_of_another_threshold_or_teacher_are_refused(finished: Fin
             write_pseudo_labels(parts, {**scores, **change})
 
 
+@pytest.mark.slow
 def test_killed_and_continued_ends_as_if_it_had_not_been(finished: Finished, tmp_path: Path) -> None:
     """Killed before the student's first checkpoint, after a chain that was stopped within the pseudo labels."""
     run_dir = tmp_path / "run"

@@ -94,7 +94,9 @@ def assert_equal(found: Mapping[str, tf.Variable], values: Mapping[str, np.ndarr
 
 
 @pytest.mark.needs_shared
-@pytest.mark.parametrize("backbone", ["resnet_v1_50_beta", "xception_65"])
+@pytest.mark.parametrize(
+    "backbone", ["resnet_v1_50_beta", pytest.param("xception_65", marks=pytest.mark.slow)]
+)
 def test_every_variable_of_the_reference_comes_in_and_goes_out(
     backbone: str, shared_dir: Path, tmp_path: Path
 ) -> None:

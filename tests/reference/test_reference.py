@@ -86,6 +86,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, flags: list[str], message: str) -
     assert done.stderr.startswith("error: --") and message in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_exit_code_says_whether_all_pass(tmp_path: Path) -> None:
     (tmp_path / "schedule.json").write_text("[]")
     (tmp_path / "notes.txt").write_text("")
