@@ -212,7 +212,7 @@ def test_program_on_a_supervised_run_compares_the_decoder_alone(supervised: str,
         (["--run_dir=RUN", "--image_labels=true"], ["image_labels", "predicted"]),
         (["--run_dir=DIR"], ["no config.json"]),
         (["--run_dir=RUN", "--checkpoint=ckpt-1"], ["'ckpt-1'", "last, best"]),
-        (["--run_dir=RUN", "--out=RUN/config.json"], ["config.json is a file"]),
+        (["--run_dir=RUN", "--out=RUN/config.json"], ["config.json: is a file; name a directory"]),
     ],
 )
 def test_a_mistake_is_one_line(flags: list[str], parts: list[str], supervised: str, tmp_path: Path) -> None:
