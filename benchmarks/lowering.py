@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,10 +51,10 @@ def lower(runs: Sequence[Run], out: Path, timing: bool = False) -> None:
         state, trainer, model, _ = make_state(config, sources, strategy)
         program = out / "programs" / f"{config.train.mode}-{_digest(config, _INPUT_ONLY)}"
         evaluation = out / "evaluations" / _digest(config, (*_INPUT_ONLY, "train", "pseudo", "init"))
-        if not (evaluation.exists() or timing):
+        if not ((evaluation / "evaluation.json").exists() or timing):
             print("lowering evaluation ...", flush=True)
             write_evaluation(config, sources.val, state, model, evaluation)
-        if not program.exists():
+        if not (program / "program.json").exists():
             print(f"lowering {run.row} ...", flush=True)
             write_program(config, sources, strategy, state, trainer, model, program)
         streams = {"labeled": sources.labeled}
@@ -148,7 +149,8 @@ def write_program(
     from pseudoseg_tf.data.pipeline import training_dataset
     from pseudoseg_tf.nn.pass_cost import count_pass
 
-    out.mkdir(parents=True)
+    # A directory of lowering that was broken off has no description yet.
+    out.mkdir(parents=True, exist_ok=True)
     spec = training_dataset(sources, config.data, config.train.mode, 0).element_spec
     batch_spec = {name: dict(sorted(examples.items())) for name, examples in sorted(spec.items())}
 
@@ -189,7 +191,7 @@ def write_evaluation(
     config: Config, val: Source, state: Sequence[tf.Variable], model: PseudoSegModel, out: Path
 ) -> None:
     """Writes ``HxW.stablehlo`` for each canvas of the validation images, and ``evaluation.json``."""
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     variables = [state[index] for index in _members(state, model)]
     canvases = {}
     for canvas in sorted(canvas_sizes(val)):
@@ -303,6 +305,9 @@ def _write_once(out: Path, arrays: dict[str, np.ndarray]) -> dict[str, str]:
         digest = hashlib.sha256(f"{array.dtype} {array.shape} ".encode() + array.tobytes()).hexdigest()[:16]
         path = out / "arrays" / f"{digest}.npz"
         if not path.exists():
-            np.savez_compressed(path, value=array)
+            # Whole or not at all: it would be taken for that array from here on.
+            temporary = path.with_suffix(".tmp.npz")
+            np.savez_compressed(temporary, value=array)
+            os.replace(temporary, path)
         names[name] = path.name
     return names
