@@ -24,16 +24,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax import export
 from jax._src.interpreters import mlir
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.cli import _app
 from pseudoseg_tf.data.decode import decode_record
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL, Source
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.files import read_json
 from pseudoseg_tf.folder_comparison import folder_overrides
 
 _LOWERED = flags.DEFINE_list(
@@ -74,6 +77,8 @@ def main(argv: Sequence[str]) -> None:
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}", flush=True)
     data, images, runs = Path(_DATA.value), Images(), []
     for root in map(Path, _LOWERED.value):
+        if not (root / "runs").is_dir():
+            raise UserError(f"--lowered: {root} holds no runs/, which benchmarks.lower writes")
         names = _RUNS.value or sorted(path.name for path in (root / "runs").iterdir())
         out = Path(_OUT.value) / root.name if len(_LOWERED.value) > 1 else Path(_OUT.value)
         runs += [LoweredRun(root, name, images, data, out / name) for name in names]
@@ -140,13 +145,13 @@ class LoweredRun:
     def __init__(self, root: Path, name: str, images: Images, data: Path, out: Path):
         """Reads what ``benchmarks.lower`` wrote of it, but for the state."""
         self.name, self._out, self._root = name, out, root
-        self._run = json.loads((root / "runs" / name / "run.json").read_text())
+        self._run = read_json(root / "runs" / name / "run.json")
         config = config_io.from_dict(self._run["config"])
         lists = folder_overrides(data, root / "lists", "")
         config = config_io.apply_overrides(config, [each for each in lists if each.startswith("data.")])
         self.program_path = root / "programs" / self._run["program"]
         self.evaluation_path = root / "evaluations" / self._run["evaluation"]
-        self._program = json.loads((self.program_path / "program.json").read_text())
+        self._program = read_json(self.program_path / "program.json")
         sources = open_sources(config.data, config.train.mode)
         streams = {"labeled": sources.labeled}
         if sources.unlabeled is not None:
@@ -197,7 +202,7 @@ class LoweredRun:
             shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (*values, *inputs)]
             return jax.jit(function).lower(*shapes).compile()
 
-        described = json.loads((self.evaluation_path / "evaluation.json").read_text())
+        described = read_json(self.evaluation_path / "evaluation.json")
         return {
             tuple(canvas): pool.submit(compiled, name, tuple(canvas)) for name, canvas in described.items()
         }
@@ -434,4 +439,4 @@ def _nearest(size: jax.Array, scaled: jax.Array, offset: jax.Array, crop: int) -
 
 
 if __name__ == "__main__":
-    app.run(main)
+    _app.run(main)
