@@ -60,6 +60,7 @@ setup(
                 "experiment",
                 "report",
                 "inspect",
+                "input_server",
             )
         ]
     },

@@ -58,6 +58,14 @@ XCEPTION_65 = ("model.backbone=xception_65", "init.weights=zoo/xception_65/model
 _RESNET = ("model.multi_grid=1,2,4", "train.weight_decay=1e-4")
 RESNET_50 = ("model.backbone=resnet_v1_50_beta", "init.weights=zoo/resnet_v1_50/model.ckpt", *_RESNET)
 RESNET_101 = ("model.backbone=resnet_v1_101_beta", "init.weights=zoo/resnet_v1_101/model.ckpt", *_RESNET)
+# What takes their place in a row of another one: all that they set.
+_NOT_RESNET = ("model.multi_grid=1,1,1", "train.weight_decay=4e-5")
+BACKBONES = {
+    "xception_65": (*XCEPTION_65, *_NOT_RESNET),
+    "resnet_v1_50_beta": RESNET_50,
+    "resnet_v1_101_beta": RESNET_101,
+    "mobilenet_v1": ("model.backbone=mobilenet_v1", "init.weights=imagenet", *_NOT_RESNET),
+}
 
 # The paper's setting of its ablations: Xception-65, 92 labeled images of VOC (split 1 of 1/16).
 VOC_1_16 = (*VOC, *XCEPTION_65, "data.labeled=1_16/1")

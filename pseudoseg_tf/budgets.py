@@ -16,8 +16,9 @@ from typing import Literal
 
 from pseudoseg_tf.comparison import Run
 from pseudoseg_tf.config import Config
-from pseudoseg_tf.config_io import apply_overrides, parse_overrides, to_dict, validate
-from pseudoseg_tf.experiments.definition import Experiment, Row
+from pseudoseg_tf.config_io import apply_overrides, flatten, parse_overrides, validate
+from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.experiments.definition import BACKBONES, Experiment, Row
 from pseudoseg_tf.folder_comparison import FEW_STEPS, draw_lists, folder_overrides, schedule
 from pseudoseg_tf.presets import preset
 
@@ -48,26 +49,27 @@ _SMOKE = (
     "train.pictures_every=2",
     "train.log_every=1",
 )
+_DEFAULTS = flatten(Config())
 # A published split: 1_16/2 is the second draw of a sixteenth.
 _SPLIT = re.compile(r"1_(?P<part>\d+)(?:/(?P<draw>\d+))?")
 
 
-def full(row: Row, zoo: str = _ZOO, accumulate: int = 1) -> tuple[str, ...]:
+def full(row: Row, zoo: str = _ZOO, accumulate: int = 1, backbone: str = "") -> tuple[str, ...]:
     """The paper's run.
 
     Args:
         zoo: directory of DeepLab's model zoo, ``xception_65/model.ckpt`` and so on below it.
         accumulate: parts that its batches are taken in, where the devices do not hold them at once.
+        backbone: takes the place of the row's, with its first weights, multi-grid and weight decay; empty: the row's.
     """
-    parts = () if accumulate == 1 else (f"train.accumulate={accumulate}",)
+    overrides = (*row.overrides, *BACKBONES.get(backbone, ()))
+    if accumulate > 1:
+        overrides = (*overrides, f"train.accumulate={accumulate}")
     first = f"init.weights={_ZOO}"
     found = f"init.weights={Path(zoo)}/"
-    return (
-        *(
-            found + override.removeprefix(first) if override.startswith(first) else override
-            for override in row.overrides
-        ),
-        *parts,
+    return tuple(
+        found + override.removeprefix(first) if override.startswith(first) else override
+        for override in overrides
     )
 
 
@@ -108,6 +110,15 @@ def on_cpu(
     return _changed(row, changes, experiment)
 
 
+def check_changes(changes: Iterable[str], name: str, experiment: Experiment) -> None:
+    """Raises UserError for a change of a key that the rows of the experiment compare, which would make them one."""
+    for key in parse_overrides(changes):
+        if key in ("train.mode", "data.labeled", *experiment.varies):
+            raise UserError(
+                f"--set {key}: rows of {name} are compared by it; choose rows with --only instead"
+            )
+
+
 def configuration(row: Row, overrides: Iterable[str]) -> Config:
     """The whole configuration, checked."""
     config = apply_overrides(preset(row.preset), list(overrides))
@@ -119,7 +130,9 @@ def run_of(row: Row, overrides: tuple[str, ...], seed: int) -> Run:
     """The training run, or chain; equal ones have one name, so that they share a directory."""
     program: Literal["train", "self_train"] = "self_train" if row.kind == "self_train" else "train"
     config = configuration(row, overrides)
-    digest = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()[:8]
+    # Of what is not the default: a key that a later version adds leaves the names as they are.
+    chosen = {key: value for key, value in flatten(config).items() if value != _DEFAULTS[key]}
+    digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
     labels = Path(config.data.labeled).parent.name if config.data.source == "folder" else config.data.labeled
     made = program if program == "self_train" else config.train.mode
     readable = re.sub(r"[^\w.]+", "-", f"{made}-{labels}").strip("-")

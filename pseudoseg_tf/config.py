@@ -303,6 +303,9 @@ class RuntimeConfig:
     jit: bool = False
     # Threads of TensorFlow's CPU ops (0: all cores).
     threads: int = 0
+    # Addresses HOST:PORT,HOST:PORT of pseudoseg-input-server, which read the training images in turn, in place of this
+    # process; the batches stay the same. Empty: none.
+    input_servers: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

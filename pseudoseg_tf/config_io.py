@@ -8,6 +8,7 @@ import importlib.metadata
 import math
 import os
 import platform
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -36,6 +37,7 @@ _NOT_FREE = "runtime.deterministic"
 
 # Steps, sizes and seeds all end in signed 32-bit numbers somewhere in TensorFlow.
 _MAX_WHOLE = 2**31 - 1
+_ADDRESS = re.compile(r"[\w.-]+:\d{1,5}")
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, str]:
@@ -261,6 +263,11 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     on_tpu = config.runtime.strategy == "tpu" or not config.runtime.tpu
     yield "runtime.tpu", on_tpu, f"empty with runtime.strategy={config.runtime.strategy}"
     yield "runtime.threads", config.runtime.threads >= 0, "0 (all cores) or greater"
+    servers = config.runtime.input_servers
+    are_addresses = not servers or all(map(_ADDRESS.fullmatch, servers.split(",")))
+    yield "runtime.input_servers", are_addresses, "empty or addresses such as localhost:5050,host2:5050"
+    strict = not servers or data.on_bad_example == "fail"
+    yield "data.on_bad_example", strict, "fail with runtime.input_servers"
 
 
 def _source_rules(config: Config) -> Iterator[tuple[str, bool, str]]:

@@ -20,6 +20,7 @@ from pseudoseg_tf.assembly import (
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.data import color, pipeline
 from pseudoseg_tf.data.bad_examples import BadExamples
+from pseudoseg_tf.data.input_service import served_dataset
 from pseudoseg_tf.data.sources import Sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL
 from pseudoseg_tf.errors import UserError
@@ -100,25 +101,21 @@ class Trainer(orbit.StandardTrainer):
     def start_at(self, step: int, redrawn: Sequence[int] = ()) -> None:
         """Makes the input pipeline begin with the batch of ``step``; ``redrawn`` as in ``training_dataset``."""
         self._redrawn = tuple(redrawn)
-        self.train_dataset = self._strategy.distribute_datasets_from_function(
-            lambda context: pipeline.training_dataset(
-                self._sources,
-                self._config.data,
-                self._config.train.mode,
-                step,
-                context,
-                self._redrawn,
-                self._bad_examples,
-            )
-        )
+        servers = self._config.runtime.input_servers
+        what = self._sources, self._config.data, self._config.train.mode, step
+
+        def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            if servers:
+                return served_dataset(servers.split(","), *what, context, self._redrawn)
+            return pipeline.training_dataset(*what, context, self._redrawn, self._bad_examples)
+
+        self.train_dataset = self._strategy.distribute_datasets_from_function(dataset)
 
     def examples_of(self, step: int) -> dict[str, list[str]]:
         """The ids of the images of a step, by stream."""
-        streams = {"labeled": self._sources.labeled, "unlabeled": self._sources.unlabeled}
         return {
             name: pipeline.example_ids(source, self._config.data, name, step, self._redrawn)
-            for name, source in streams.items()
-            if source is not None
+            for name, source in self._sources.streams().items()
         }
 
     def begin_interval(self) -> None:

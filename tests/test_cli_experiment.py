@@ -70,6 +70,17 @@ def test_show_gives_the_command_that_makes_the_run() -> None:
     assert "decoder-1_4" not in done.stdout
 
 
+def test_show_with_another_backbone() -> None:
+    done = experiment("show", "table06", "--only=pseudoseg", "--set=model.backbone=resnet_v1_50_beta")
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.splitlines()[-1].split()
+    overrides = [word.removeprefix("--set=") for word in words if word.startswith("--set=")]
+    config = config_io.apply_overrides(preset("voc12"), overrides)
+    assert config.model.backbone == "resnet_v1_50_beta" and config.model.multi_grid == (1, 2, 4)
+    assert config.init.weights == "zoo/resnet_v1_50/model.ckpt" and config.train.weight_decay == 1e-4
+    assert len(config_io.parse_overrides(overrides)) == len(overrides)
+
+
 def test_show_of_chains_names_their_programs() -> None:
     chain = experiment("show", "table06", "--only=self-training", "--seeds=1").stdout
     assert (
@@ -103,6 +114,9 @@ def test_show_of_chains_names_their_programs() -> None:
         (["run", "table05", "--seeds="], ["--seeds: found ''"]),
         (["run", "table05", "--seeds=0,-1"], ["--seeds: found '0,-1'"]),
         (["run", "table05", "--budget=cpu", "--data=nowhere"], ["nowhere"]),
+        (["show", "fig05d", "--set=pseudo.temperature=1"], ["--set pseudo.temperature", "rows of fig05d"]),
+        (["run", "all", "--set=model.backbone=xception_65"], ["--set model.backbone", "rows of table01"]),
+        (["run", "table05", "--set=pseudo.temp=1"], ["nearest: pseudo.temperature"]),
         (["run", "table05", "--out=README.md/o"], ["README.md is a file"]),
         (["report", "table05", "--out=README.md/o"], ["README.md is a file"]),
     ],

@@ -100,6 +100,13 @@ def test_equal_configurations_are_one_run() -> None:
     assert run_of(in_table, full(in_table), 0).row.startswith("unlabeled-1_16-1-")
 
 
+def test_names_of_runs_go_by_what_is_not_the_default() -> None:
+    row = EXPERIMENTS["fig05d"].rows[0]
+    name = run_of(row, full(row), 0).row
+    assert run_of(row, (*full(row), "train.keep=2", "runtime.input_servers="), 0).row == name
+    assert run_of(row, (*full(row), "train.keep=3"), 0).row != name
+
+
 def test_self_training_is_no_supervised_run() -> None:
     rows = {row.name: row for row in EXPERIMENTS["table06"].rows}
     runs = {name: run_of(row, smoke(row, EXPERIMENTS["table06"]), 0) for name, row in rows.items()}
@@ -114,6 +121,17 @@ def test_zoo_elsewhere() -> None:
     row = EXPERIMENTS["table01"].rows[1]
     assert "init.weights=/weights/zoo/resnet_v1_101/model.ckpt" in full(row, "/weights/zoo")
     assert len(full(row, "/weights/zoo")) == len(row.overrides)
+
+
+def test_another_backbone_brings_all_that_is_its_own() -> None:
+    resnet = EXPERIMENTS["table01"].rows[0]
+    network = configuration(resnet, full(resnet, "w", backbone="xception_65"))
+    assert network.model.backbone == "xception_65" and network.model.multi_grid == (1, 1, 1)
+    assert network.init.weights == "w/xception_65/model.ckpt" and network.train.weight_decay == 4e-5
+    xception = EXPERIMENTS["fig05d"].rows[0]
+    assert configuration(xception, full(xception, backbone="xception_65")) == configuration(
+        xception, full(xception)
+    )
 
 
 def test_rows_by_name() -> None:

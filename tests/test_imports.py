@@ -37,6 +37,7 @@ LAYERS = [
         "model_summary",
         "batch_picture",
         "config_reference",
+        "input_server",
     ],
     [
         "accumulation",

@@ -18,6 +18,8 @@ from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.interruption import Interrupted
 
 _NO_SPACE = os.strerror(errno.ENOSPC)
+# Of TensorFlow, to a run whose input server has lost what it was to make.
+_SERVER_RESTARTED = "Unknown iteration client"
 _HELP_FLAGS = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull")
 
 
@@ -82,6 +84,10 @@ def user_message(error: Exception) -> str | None:
         _, marker, text = str(error).partition("UserError: ")
         if marker:
             return text.splitlines()[0]
+        if _SERVER_RESTARTED in str(error):
+            return (
+                "runtime.input_servers: one was started anew, without this run; start the same command again"
+            )
         if _NO_SPACE in str(error):
             return f"the disk is full ({str(error).splitlines()[0]}); make room, and start the same command again"
         if type(error).__name__ == "ResourceExhaustedError":

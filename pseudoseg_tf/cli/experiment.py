@@ -17,6 +17,7 @@ Example:
   pseudoseg-experiment run table05 --budget=cpu --data=../shared/data/voc12_subset \
     --weights=../shared/weights/mobilenet_v1_1.0_imagenet.npz
   pseudoseg-experiment run fig03 --only=voc-unlabeled-1_16/1 --budget=full --weights=zoo
+  pseudoseg-experiment show table06 --set model.backbone=resnet_v1_50_beta
   pseudoseg-experiment report table05 --budget=full
 """
 
@@ -30,11 +31,11 @@ from pathlib import Path
 
 from absl import flags
 
-from pseudoseg_tf.budgets import configuration, full, on_cpu, run_of, smoke
+from pseudoseg_tf.budgets import check_changes, configuration, full, on_cpu, run_of, smoke
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.comparison import Run, is_done, markdown_table, run_all
 from pseudoseg_tf.config import Config
-from pseudoseg_tf.config_io import apply_overrides, nearest
+from pseudoseg_tf.config_io import apply_overrides, nearest, parse_overrides
 from pseudoseg_tf.cost import forward_passes
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.experiment_catalog import experiment_names, load_experiment, rows_of
@@ -71,11 +72,17 @@ _DATA = flags.DEFINE_string(
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
-    "First weights. cpu: of MobileNetV1, as init.weights (imagenet if not given); full: directory of DeepLab's "
+    "First weights. cpu: of the network, as init.weights (imagenet if not given); full: directory of DeepLab's "
     "model zoo, with xception_65/model.ckpt and so on (zoo if not given).",
 )
 _ACCUMULATE = flags.DEFINE_integer(
     "accumulate", 1, "full: parts that the paper's batches are taken in, for fewer devices.", lower_bound=1
+)
+_SET = flags.DEFINE_multi_string(
+    "set",
+    [],
+    "Change a key of every row, but for those that the rows compare: --set model.backbone=resnet_v1_50_beta (under "
+    "full with that network's first weights, multi-grid and weight decay). Give report the same.",
 )
 _STEPS = flags.DEFINE_integer("steps", 500, "cpu: steps of every run.", lower_bound=1)
 _EVALUATIONS = flags.DEFINE_integer("evaluations", 2, "cpu: evaluations in a run.", lower_bound=1)
@@ -212,7 +219,10 @@ def _report(name: str) -> None:
 def _chosen(name: str) -> list[tuple[str, Experiment]]:
     if name == "all" and _ONLY.value:
         raise UserError("--only: rows belong to one experiment; name it instead of all")
-    return [(each, load_experiment(each)) for each in (experiment_names() if name == "all" else [name])]
+    chosen = [(each, load_experiment(each)) for each in (experiment_names() if name == "all" else [name])]
+    for each, experiment in chosen:
+        check_changes(_SET.value, each, experiment)
+    return chosen
 
 
 def _runs(name: str, row: Row, experiment: Experiment) -> list[Run]:
@@ -226,10 +236,16 @@ def _runs(name: str, row: Row, experiment: Experiment) -> list[Run]:
 
 
 def _overrides(row: Row, experiment: Experiment) -> tuple[str, ...]:
+    values = parse_overrides((*_budgeted(row, experiment), *_SET.value))
+    return tuple(f"{key}={value}" for key, value in values.items())
+
+
+def _budgeted(row: Row, experiment: Experiment) -> tuple[str, ...]:
     if _BUDGET.value == "smoke":
         return smoke(row, experiment)
     if _BUDGET.value == "full":
-        return full(row, _WEIGHTS.value or "zoo", _ACCUMULATE.value)
+        backbone = parse_overrides(_SET.value).get("model.backbone", "")
+        return full(row, _WEIGHTS.value or "zoo", _ACCUMULATE.value, backbone)
     if not _DATA.value:
         raise UserError("--data: missing; --budget=cpu needs a folder of real images (--help)")
     return on_cpu(

@@ -47,6 +47,7 @@ def training_dataset(
     input_context: tf.distribute.InputContext | None = None,
     redrawn: Sequence[int] = (),
     bad_examples: BadExamples | None = None,
+    turn: tuple[int, int] = (1, 0),
 ) -> tf.data.Dataset:
     """Returns the endless training batches from step `start_step` on.
 
@@ -63,6 +64,7 @@ def training_dataset(
         redrawn: steps whose examples give way to others; for a step named twice these give way, too, and so on.
         bad_examples: takes the examples that cannot be used, in place of which others are given, by the number of
             the example alone; None: reading such an example raises UserError.
+        turn: (n, i) keeps every n-th element from the i-th one on, and reads no image of the others.
 
     Returns:
         A dataset of `{"labeled": examples, "unlabeled": examples}`, without "unlabeled" in supervised mode.
@@ -75,7 +77,7 @@ def training_dataset(
         UserError: a batch size is not a multiple of the number of replicas.
     """
     context = input_context or tf.distribute.InputContext()
-    rest = data, start_step, context, redrawn, bad_examples
+    rest = data, start_step, context, redrawn, bad_examples, turn
     streams = {"labeled": _stream("labeled", sources.labeled, *rest)}
     if mode != "supervised":
         assert sources.unlabeled is not None
@@ -134,6 +136,7 @@ def _stream(
     context: tf.distribute.InputContext,
     redrawn: Sequence[int],
     bad_examples: BadExamples | None,
+    turn: tuple[int, int],
 ) -> tf.data.Dataset:
     """Returns the batches of the "labeled" or "unlabeled" stream for the replicas of one input pipeline."""
     batch = data.batch_labeled if name == "labeled" else data.batch_unlabeled
@@ -151,11 +154,13 @@ def _stream(
         counter = _first_number(step, batch, redrawn) + first + position
         return training_example(source, data, name, counter, bad_examples)
 
+    replica_batch = batch // replicas
     numbers = tf.data.Dataset.range(start_step * share, tf.int64.max)
+    numbers = numbers.batch(replica_batch, drop_remainder=True).shard(*turn).unbatch()
     # See `evaluation_dataset`.
     example = tf.autograph.experimental.do_not_convert(example)
     examples = numbers.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return examples.batch(batch // replicas, drop_remainder=True)
+    return examples.batch(replica_batch, drop_remainder=True)
 
 
 def training_example(

@@ -57,6 +57,11 @@ class Sources:
     val: Source
     notes: tuple[str, ...] = ()
 
+    def streams(self) -> dict[str, Source]:
+        """What training learns from: "labeled" and, except in supervised mode, "unlabeled"."""
+        both = {"labeled": self.labeled, "unlabeled": self.unlabeled}
+        return {name: source for name, source in both.items() if source is not None}
+
 
 def open_sources(data: DataConfig, mode: str) -> Sources:
     """Opens and checks everything a run reads.
