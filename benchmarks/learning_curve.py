@@ -22,7 +22,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from absl import flags
 
-from benchmarks.curve_rows import FREQUENT, curve_runs
+from benchmarks import _curve_flags
+from benchmarks.curve_rows import FREQUENT
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.comparison import (
     Run,
@@ -33,19 +34,8 @@ from pseudoseg_tf.comparison import (
     seconds_per_step,
     table,
 )
-from pseudoseg_tf.errors import UserError
 
-_DATA = flags.DEFINE_string(
-    "data", None, "Folder with images/, masks/, classes.txt, train.txt, val.txt, aug_extra.txt."
-)
-_WEIGHTS = flags.DEFINE_string("weights", "imagenet", "First weights of the backbone, as init.weights.")
-_OUT = flags.DEFINE_string("out", None, "Directory of the runs, the table and the plot.")
-_ROWS = flags.DEFINE_list("rows", [], "Rows to run and report; all if empty.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of weights, data order and views.")
-_FRACTION = flags.DEFINE_integer("fraction", 8, "One of this many training images is labeled.", lower_bound=2)
-_STEPS = flags.DEFINE_integer("steps", 500, "Steps of every run.", lower_bound=1)
-_EVALUATIONS = flags.DEFINE_integer("evaluations", 2, "Evaluations in a run.", lower_bound=1)
-_SET = flags.DEFINE_multi_string("set", [], "Change a key of every run.")
+_curve_flags.define(steps=500, evaluations=2, seeds=["0", "1", "2"])
 _JOBS = flags.DEFINE_integer("jobs", None, "Processes at a time; the number of cores if not given.")
 _REPORT = flags.DEFINE_bool("report", False, "Report what is there, train nothing.")
 
@@ -53,23 +43,9 @@ _REPORT = flags.DEFINE_bool("report", False, "Report what is there, train nothin
 def main(argv: Sequence[str]) -> None:
     """Draws the labeled list, trains what is missing, reports."""
     del argv
-    for flag in (_DATA, _OUT):
-        if not flag.value:
-            raise UserError(f"--{flag.name}: missing (--help lists the flags)")
-    out = Path(_OUT.value)
-    runs = curve_runs(
-        Path(_DATA.value),
-        out,
-        weights=_WEIGHTS.value,
-        fraction=_FRACTION.value,
-        steps=_STEPS.value,
-        evaluations=_EVALUATIONS.value,
-        rows=_ROWS.value,
-        seeds=_SEEDS.value,
-        changes=_SET.value,
-    )
+    runs, out = _curve_flags.runs()
     if not _REPORT.value:
-        run_all(runs, out, len(runs) * _STEPS.value, _JOBS.value)
+        run_all(runs, out, len(runs) * flags.FLAGS.steps, _JOBS.value)
     done = [run for run in runs if read_lines(run.directory(out) / "history.jsonl")]
     text = _report(done, out)
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
