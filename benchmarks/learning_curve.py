@@ -117,7 +117,7 @@ def _plot(runs: Sequence[Run], path: Path) -> None:
             axes.plot(*zip(*curve, strict=True), color=f"C{color}", alpha=0.3)
         steps = [step for step, _ in min(curves, key=len)]
         means = [np.mean([curve[i][1] for curve in curves]) for i in range(len(steps))]
-        axes.plot(steps, means, "o-", color=f"C{color}", label=f"{row} ({len(curves)} seeds)")
+        axes.plot(steps, means, "o-", color=f"C{color}", label=f"{row} (seeds: {len(curves)})")
     axes.set(xlabel="step", ylabel="mIoU of the frequent classes, percent", title="Validation while training")
     axes.legend()
     axes.grid(alpha=0.3)
