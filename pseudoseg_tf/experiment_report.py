@@ -119,8 +119,8 @@ def overview(experiments: Iterable[tuple[str, Experiment]]) -> str:
         "",
         "Made by `pseudoseg-experiment overview > experiments/README.md`; change the other files of this directory.",
         "Percent. Paper: as the sources below each table give it; unknown: none of them does. Ours: last mIoU under",
-        "the full budget, which wants several accelerators for days. What was run under the cpu budget, and which of the",
-        "paper's orders hold there: ../benchmarks/RESULTS.md.",
+        "the full budget, which wants several accelerators for days. What was run under the cpu budget, and which of",
+        "the paper's orders hold there: ../benchmarks/RESULTS.md.",
     ]
     for name, experiment in experiments:
         lines = [["row", f"paper, {experiment.metric.removesuffix(', percent')}", "ours", "command"]]
