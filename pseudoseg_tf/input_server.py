@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import socket
 from http import HTTPStatus
 from typing import Any
@@ -43,12 +44,17 @@ class InputServer:
         ports = (port, port + 1, port + 2) if port else (0, _free_port(), _free_port())
         self._kept: list[tf.data.Dataset] = []
         try:
+            socket.getaddrinfo(host, None)
+        except OSError as error:
+            raise UserError(f"--host: found {host!r}, a name that this machine does not know") from error
+        try:
             own = "localhost" if host == "localhost" else ""
             self._http = http.server.HTTPServer((own, ports[0]), _handler(self))
             for each in ports[1:]:
                 socket.create_server(("", each)).close()
         except OSError as error:
-            raise UserError(f"--port: {error.strerror} (of {port} to {port + 2}); choose another") from error
+            reason = os.strerror(error.errno or 0)
+            raise UserError(f"--port: {reason} (of {port} to {port + 2}); choose another") from error
         self.address = f"{host}:{self._http.server_address[1]}"
         self._target = f"grpc://{host}:{ports[1]}"
         self._dispatcher = service.DispatchServer(service.DispatcherConfig(port=ports[1]))
