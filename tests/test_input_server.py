@@ -178,6 +178,13 @@ def test_a_port_that_is_taken(servers: list[str]) -> None:
         InputServer("localhost", port)
 
 
+def test_a_name_that_is_not_known() -> None:
+    with pytest.raises(
+        UserError, match=r"--host: found 'nowhere.invalid', a name that this machine does not"
+    ):
+        InputServer("nowhere.invalid", 0)
+
+
 @pytest.mark.parametrize(
     "value", ["localhost", "localhost:", ":5050", "a:5050,", "http://a:5050", "a:5050 b:1"]
 )
