@@ -17,8 +17,9 @@ from pseudoseg_tf.data.pipeline import training_dataset
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.errors import UserError
 
-# A request holds a configuration of the data, and no images.
+# A request holds a configuration of the data, and no images; who sends none holds up the others no longer than this.
 _MAX_REQUEST = 1 << 20
+_TIMEOUT_SECONDS = 30
 
 
 class InputServer:
@@ -110,6 +111,8 @@ class InputServer:
 
 def _handler(server: InputServer) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
+        timeout = _TIMEOUT_SECONDS
+
         def do_POST(self) -> None:
             try:
                 length = int(self.headers["Content-Length"])
