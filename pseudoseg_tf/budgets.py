@@ -73,9 +73,14 @@ def full(row: Row, zoo: str = _ZOO, accumulate: int = 1, backbone: str = "") -> 
     )
 
 
-def smoke(row: Row, experiment: Experiment) -> tuple[str, ...]:
-    """Two steps of a tiny network on drawn scenes."""
-    width = () if "model.backbone" in experiment.varies else (_QUARTER_WIDTH,)
+def smoke(row: Row, experiment: Experiment, backbone: str = "") -> tuple[str, ...]:
+    """Two steps of a tiny network on drawn scenes.
+
+    Args:
+        backbone: will take the place of MobileNetV1, which alone has a width; empty: none will.
+    """
+    whole = "model.backbone" in experiment.varies or backbone not in ("", "mobilenet_v1")
+    width = () if whole else (_QUARTER_WIDTH,)
     return _changed(row, (*_SMALL_BACKBONE, *width, *_SMOKE), experiment)
 
 
@@ -89,7 +94,7 @@ def on_cpu(
     Args:
         data: the folder.
         lists: receives a directory of list files for each split.
-        weights: of MobileNetV1, as ``init.weights``; where the experiment compares backbones, all start at random.
+        weights: of the network, as ``init.weights``; where the experiment compares backbones, all start at random.
 
     Raises:
         TooFewImagesError: the folder is too small for the row's split.

@@ -47,7 +47,9 @@ class InputServer:
         try:
             socket.getaddrinfo(host, None)
         except OSError as error:
-            raise UserError(f"--host: found {host!r}, a name that this machine does not know") from error
+            raise UserError(
+                f"--host: found {host!r}, must be a name that this machine knows, without port"
+            ) from error
         try:
             own = "localhost" if host == "localhost" else ""
             self._http = http.server.HTTPServer((own, ports[0]), _handler(self))
@@ -103,7 +105,7 @@ class InputServer:
         # Crops hardly get smaller, and that would take the time which a server is there to spare.
         made = tf.data.experimental.service.register_dataset(self._target, dataset, compression=None)
         print(
-            f"{config.train.mode} mode from step {start} on: every {turn[0]}. batch from {turn[1]} on",
+            f"serves a run of {config.train.mode} mode from step {start} on, {turn[1] + 1} of {turn[0]} servers",
             flush=True,
         )
         return {"service": self._target, "dataset": made.numpy().decode()}
@@ -112,6 +114,9 @@ class InputServer:
 def _handler(server: InputServer) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         timeout = _TIMEOUT_SECONDS
+
+        def do_GET(self) -> None:
+            self._reply(HTTPStatus.OK, "{}")
 
         def do_POST(self) -> None:
             try:
@@ -124,9 +129,12 @@ def _handler(server: InputServer) -> type[http.server.BaseHTTPRequestHandler]:
                 status, reply = HTTPStatus.BAD_REQUEST, str(error)
             except (KeyError, TypeError, ValueError) as error:
                 status, reply = HTTPStatus.BAD_REQUEST, f"a request of another version ({error})"
+            self._reply(status, reply)
+
+        def _reply(self, status: HTTPStatus, text: str) -> None:
             self.send_response(status)
             self.end_headers()
-            self.wfile.write(reply.encode())
+            self.wfile.write(text.encode())
 
         def log_message(self, *_: object) -> None:
             pass

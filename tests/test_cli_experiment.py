@@ -79,6 +79,10 @@ def test_show_with_another_backbone() -> None:
     assert config.model.backbone == "resnet_v1_50_beta" and config.model.multi_grid == (1, 2, 4)
     assert config.init.weights == "zoo/resnet_v1_50/model.ckpt" and config.train.weight_decay == 1e-4
     assert len(config_io.parse_overrides(overrides)) == len(overrides)
+    small = experiment(
+        "show", "table06", "--only=pseudoseg", "--budget=smoke", "--set=model.backbone=xception_65"
+    )
+    assert "--set=model.backbone=xception_65" in small.stdout and "width" not in small.stdout
 
 
 def test_show_of_chains_names_their_programs() -> None:
@@ -116,6 +120,10 @@ def test_show_of_chains_names_their_programs() -> None:
         (["run", "table05", "--budget=cpu", "--data=nowhere"], ["nowhere"]),
         (["show", "fig05d", "--set=pseudo.temperature=1"], ["--set pseudo.temperature", "rows of fig05d"]),
         (["run", "all", "--set=model.backbone=xception_65"], ["--set model.backbone", "rows of table01"]),
+        (
+            ["run", "table05", "--budget=cpu", "--data=x", "--set=model.backbone=xception_65"],
+            ["--weights: missing; name first weights of xception_65"],
+        ),
         (["run", "table05", "--set=pseudo.temp=1"], ["nearest: pseudo.temperature"]),
         (["run", "table05", "--out=README.md/o"], ["README.md is a file"]),
         (["report", "table05", "--out=README.md/o"], ["README.md is a file"]),

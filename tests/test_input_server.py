@@ -21,7 +21,7 @@ import tensorflow as tf
 from pseudoseg_tf import config_io
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.config import Config
-from pseudoseg_tf.data.input_service import served_dataset
+from pseudoseg_tf.data.input_service import check_servers, served_dataset
 from pseudoseg_tf.data.pipeline import training_dataset
 from pseudoseg_tf.data.sources import Sources, open_sources
 from pseudoseg_tf.errors import UserError
@@ -106,6 +106,17 @@ def test_nobody_there(config: Config, sources: Sources) -> None:
     assert "does not answer ([Errno 111] Connection refused); start pseudoseg-input-server there" in message
 
 
+def test_another_port_of_the_service(config: Config, sources: Sources, servers: list[str]) -> None:
+    service = tf.data.experimental.service.DispatchServer()
+    address = service.target.removeprefix("grpc://")
+    assert "is no pseudoseg-input-server; give the address that one printed" in _refused(
+        address, sources, config
+    )
+    with pytest.raises(UserError, match="is no pseudoseg-input-server"):
+        check_servers([*servers, address])
+    check_servers(servers)
+
+
 def test_a_server_that_cannot_read_says_why(config: Config, sources: Sources, servers: list[str]) -> None:
     data = dataclasses.replace(config.data, masks="nowhere")
     assert "data.masks: nowhere is not a folder" in _refused(
@@ -180,7 +191,7 @@ def test_a_port_that_is_taken(servers: list[str]) -> None:
 
 def test_a_name_that_is_not_known() -> None:
     with pytest.raises(
-        UserError, match=r"--host: found 'nowhere.invalid', a name that this machine does not"
+        UserError, match=r"--host: found 'nowhere.invalid', must be a name that this machine knows"
     ):
         InputServer("nowhere.invalid", 0)
 
@@ -214,7 +225,7 @@ def _server_process() -> Iterator[tuple[subprocess.Popen[str], str]]:
         try:
             assert process.stdout
             lines = iter(process.stdout.readline, "")
-            yield process, next(line for line in lines if line.startswith("runtime.input_servers=")).strip()
+            yield process, next(line for line in lines if line.startswith("ready")).split()[-1]
         finally:
             process.kill()
 
@@ -246,7 +257,7 @@ def test_a_run_is_the_same_with_a_server(config: Config, tmp_path: Path) -> None
         process.send_signal(signal.SIGTERM)
         rest, _ = process.communicate()
         assert process.returncode == 0
-    assert rest.splitlines()[0] == "unlabeled mode from step 0 on: every 1. batch from 0 on"
+    assert rest.splitlines()[0] == "serves a run of unlabeled mode from step 0 on, 1 of 1 servers"
     assert rest.splitlines()[-1] == "stopped by SIGTERM"
     assert records(served) == records(alone)
     expected = variables(alone)

@@ -1,7 +1,8 @@
 r"""Lists, runs and reports the experiments of the paper.
 
   list          a line for each experiment
-  show NAME     its rows: what the paper reports, the command of each run, what it costs
+  show NAME     its rows: what the paper reports, the command of each run, what it costs; of cpu it draws the lists
+                that the commands name
   run NAME      trains what is missing, then reports; NAME may be "all". Each run is its own process, but for smoke
   report NAME   our results beside the paper's, mean and standard deviation over seeds; writes NAME.md and, but for
                 smoke, NAME.png; takes the flags that the runs were made with
@@ -129,12 +130,13 @@ def _overview() -> None:
 
 def _show(name: str) -> None:
     for shown, experiment in _chosen(name):
+        # First all that can be wrong.
+        rows = [(row, _overrides(row, experiment)) for row in rows_of(experiment, _ONLY.value)]
+        configured = [(row, overrides, configuration(row, overrides)) for row, overrides in rows]
         print(f"{shown}: {experiment.title} ({experiment.metric})")
         for source in experiment.sources:
             print(f"  source: {source}")
-        for row in rows_of(experiment, _ONLY.value):
-            overrides = _overrides(row, experiment)
-            config = configuration(row, overrides)
+        for row, overrides, config in configured:
             height, width = config.data.crop_size
             run = run_of(row, overrides, _seeds()[0])
             steps, passes = config.train.steps * _trainings(run), _passes(run, config)
@@ -241,19 +243,23 @@ def _overrides(row: Row, experiment: Experiment) -> tuple[str, ...]:
 
 
 def _budgeted(row: Row, experiment: Experiment) -> tuple[str, ...]:
+    backbone = parse_overrides(_SET.value).get("model.backbone", "")
     if _BUDGET.value == "smoke":
-        return smoke(row, experiment)
+        return smoke(row, experiment, backbone)
     if _BUDGET.value == "full":
-        backbone = parse_overrides(_SET.value).get("model.backbone", "")
         return full(row, _WEIGHTS.value or "zoo", _ACCUMULATE.value, backbone)
     if not _DATA.value:
         raise UserError("--data: missing; --budget=cpu needs a folder of real images (--help)")
+    if _WEIGHTS.value is None and backbone not in ("", "mobilenet_v1"):
+        raise UserError(
+            f"--weights: missing; name first weights of {backbone}, or none, to start at random: --weights="
+        )
     return on_cpu(
         row,
         experiment,
         Path(_DATA.value),
         _root() / "lists",
-        _WEIGHTS.value or "imagenet",
+        "imagenet" if _WEIGHTS.value is None else _WEIGHTS.value,
         _STEPS.value,
         _EVALUATIONS.value,
     )

@@ -7,7 +7,7 @@ know it: then the run ends, and started again it continues at its last checkpoin
 have images read: open them to the machines of the run alone.
 
 Example:
-  pseudoseg-input-server --port=5050 & pseudoseg-input-server --port=5060 &
+  pseudoseg-input-server --port=5050 & pseudoseg-input-server --port=5060 &    # then wait until both are ready
   pseudoseg-train --preset=voc12 --run_dir=runs/voc12 --set runtime.input_servers=localhost:5050,localhost:5060
 """
 
@@ -23,7 +23,7 @@ from pseudoseg_tf.interruption import StopSignals
 _PORT = flags.DEFINE_integer(
     "port",
     5050,
-    "Where runs ask; the images come from the two ports behind it. 0: any three that are free.",
+    "Where runs ask; it and the two behind it (5051, 5052) must be free. 0: any three.",
     lower_bound=0,
     upper_bound=65533,
 )
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     from pseudoseg_tf.input_server import InputServer
 
     server = InputServer(_HOST.value, _PORT.value)
-    print(f"runtime.input_servers={server.address}", flush=True)
+    print(f"ready, until Ctrl-C: runtime.input_servers={server.address}", flush=True)
     with StopSignals() as signals, signals.at_once():
         server.serve()
 

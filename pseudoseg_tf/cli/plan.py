@@ -12,6 +12,7 @@ from pseudoseg_tf.config import Config
 from pseudoseg_tf.config_io import as_text, to_dict, validate_for_classes
 from pseudoseg_tf.cost import forward_passes, images_at_once, parts_of_batch, passes, scaled_schedule
 from pseudoseg_tf.data.decoded_cache import cache_notes
+from pseudoseg_tf.data.input_service import check_servers
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import Source
 from pseudoseg_tf.files import check_directory
@@ -40,6 +41,8 @@ def plan(
       UserError: if the data or the first weights cannot be used.
     """
     data, train = config.data, config.train
+    if config.runtime.input_servers:
+        check_servers(config.runtime.input_servers.split(","))
     sources = open_sources(data, train.mode)
     info = sources.info
     validate_for_classes(config, info.num_classes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -61,6 +62,12 @@ def served_dataset(
     return tf.data.Dataset.choose_from_datasets(parts, tf.data.Dataset.range(len(parts)).repeat())
 
 
+def check_servers(servers: Sequence[str]) -> None:
+    """Raises UserError if a server does not answer."""
+    for server in servers:
+        _ask(server)
+
+
 def fingerprint(sources: Sources) -> str:
     """Tells sources of other classes or records, or in another order, apart: hexadecimal."""
     ids = {name: [source.info.num_classes, list(source.ids)] for name, source in sources.streams().items()}
@@ -78,20 +85,25 @@ def _part(server: str, request: dict[str, Any], element_spec: Any) -> tf.data.Da
     return dataset.prefetch(1)
 
 
-def _ask(server: str, request: dict[str, Any]) -> dict[str, str]:
-    """A server's answer to a request."""
+def _ask(server: str, request: dict[str, Any] | None = None) -> dict[str, str]:
+    """A server's answer to a request, or to nothing: whether it is there."""
+    content = None if request is None else json.dumps(request).encode()
     # Directly: a proxy of the environment is for other places.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{server}", json.dumps(request).encode(), _TIMEOUT_SECONDS) as response:
+        with opener.open(f"http://{server}", content, _TIMEOUT_SECONDS) as response:
             reply: dict[str, str] = json.load(response)
             return reply
     except urllib.error.HTTPError as error:
         text = error.read().decode(errors="replace")
         raise UserError(f"runtime.input_servers: {server}: {text}") from error
-    except (OSError, ValueError) as error:
+    except (http.client.HTTPException, ValueError) as error:
+        raise UserError(
+            f"runtime.input_servers: {server} is no pseudoseg-input-server; give the address that one printed"
+        ) from error
+    except OSError as error:
         reason = getattr(error, "reason", error)
         raise UserError(
-            f"runtime.input_servers: {server} does not answer ({reason}); start pseudoseg-input-server there, or "
-            "leave it out"
+            f"runtime.input_servers: {server} does not answer ({reason}); start pseudoseg-input-server there, wait "
+            "until it is ready, or leave it out"
         ) from error
