@@ -35,7 +35,7 @@ class InputServer:
         """Starts the service; :meth:`serve` answers.
 
         Args:
-            host: the name by which runs know this machine; "localhost" is reached from this machine alone.
+            host: the name by which runs know this machine; at "localhost" this machine alone can ask.
             port: of the address, the two behind it are the service's; 0: any that are free.
 
         Raises:
@@ -51,10 +51,10 @@ class InputServer:
                 f"--host: found {host!r}, must be a name that this machine knows, without port"
             ) from error
         try:
-            own = "localhost" if host == "localhost" else ""
-            self._http = http.server.HTTPServer((own, ports[0]), _handler(self))
             for each in ports[1:]:
                 socket.create_server(("", each)).close()
+            own = "localhost" if host == "localhost" else ""
+            self._http = http.server.HTTPServer((own, ports[0]), _handler(self))
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise UserError(f"--port: {reason} (of {port} to {port + 2}); choose another") from error
