@@ -194,7 +194,7 @@ def write_evaluation(
     out.mkdir(parents=True, exist_ok=True)
     variables = [state[index] for index in _members(state, model)]
     canvases = {}
-    for canvas in sorted(canvas_sizes(val)):
+    for canvas in sorted(canvas_sizes(val, config.data)):
         name = f"{canvas[0]}x{canvas[1]}.stablehlo"
         (out / name).write_bytes(lower_evaluation(config, model, variables, canvas))
         canvases[name] = canvas
@@ -210,7 +210,7 @@ def _members(state: Sequence[tf.Variable], model: PseudoSegModel) -> list[int]:
 def lower_evaluation(
     config: Config, model: PseudoSegModel, variables: Sequence[tf.Variable], canvas: tuple[int, int]
 ) -> bytes:
-    """From the model's variables, an image on its canvas, its labels and its size to the counts of its pixels."""
+    """From the model's variables, a batch of images on their canvas, their labels and sizes to the pixel counts."""
     import tensorflow as tf
 
     from pseudoseg_tf.inference import predict_as_configured
@@ -228,9 +228,9 @@ def lower_evaluation(
         evaluate,
         [
             [tf.TensorSpec(v.shape, v.dtype.base_dtype) for v in variables],
-            tf.TensorSpec([1, *canvas, 3], tf.uint8),
-            tf.TensorSpec([1, *canvas], tf.uint8),
-            tf.TensorSpec([1, 2], tf.int32),
+            tf.TensorSpec([config.data.eval_batch, *canvas, 3], tf.uint8),
+            tf.TensorSpec([config.data.eval_batch, *canvas], tf.uint8),
+            tf.TensorSpec([config.data.eval_batch, 2], tf.int32),
         ],
     )
 
@@ -254,10 +254,12 @@ def lowered(function: Callable[..., Any], specs: list[Any]) -> bytes:
     return traced.experimental_get_compiler_ir(*flat)(stage="stablehlo_serialized")
 
 
-def canvas_sizes(source: Source) -> set[tuple[int, int]]:
-    """The canvases on which the images of a source are evaluated, each at its own size."""
+def canvas_sizes(source: Source, data: DataConfig) -> set[tuple[int, int]]:
+    """The canvases on which the images of a source are evaluated: ``data.eval_size``, or each image's own."""
     from pseudoseg_tf.data.geometry import padded_size
 
+    if any(data.eval_size):
+        return {data.eval_size}
     sizes = set()
     for index in range(len(source)):
         image, _ = decode_record(source.read(index), source.info.num_classes)

@@ -88,6 +88,7 @@ def main(argv: Sequence[str]) -> None:
         # Steps first, which take longest.
         intervals = {path: pool.submit(_timed, run.compile_interval) for path, run in programs.items()}
         canvases = {path: run.compile_evaluations(pool) for path, run in evaluations.items()}
+        pictures = {path: list(run.pictures()) for path, run in evaluations.items()}
         compiled = {path: future.result() for path, future in intervals.items()}
         functions = {
             path: {size: future.result() for size, future in futures.items()}
@@ -99,7 +100,8 @@ def main(argv: Sequence[str]) -> None:
         if left <= 0:
             print(f"no time for {run.name}", flush=True)
             continue
-        run.make(*compiled[run.program_path], functions.get(run.evaluation_path), left)
+        path = run.evaluation_path
+        run.make(*compiled[run.program_path], functions.get(path, {}), pictures.get(path, []), left)
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
@@ -158,6 +160,7 @@ class LoweredRun:
             streams["unlabeled"] = sources.unlabeled
         self._images = {stream: images.of(source) for stream, source in streams.items()}
         self._val = sources.val
+        self._eval_size, self._eval_batch = config.data.eval_size, config.data.eval_batch
         self._draws = {stream: _arrays(root, self._run["files"][stream]) for stream in streams}
 
     def compile_interval(self) -> Callable[..., list[jax.Array]]:
@@ -193,11 +196,12 @@ class LoweredRun:
     def compile_evaluations(
         self, pool: concurrent.futures.Executor
     ) -> dict[tuple[int, ...], concurrent.futures.Future[Callable[..., tuple[jax.Array, ...]]]]:
-        """For each canvas of the validation images the function that counts the pixels of one."""
+        """For each canvas of the validation images the function that counts the pixels of a batch."""
         values = [self._program["state"][index] for index in self._program["model"]]
 
         def compiled(name: str, canvas: tuple[int, ...]) -> Callable[..., tuple[jax.Array, ...]]:
-            inputs = [[[1, *canvas, 3], "uint8"], [[1, *canvas], "uint8"], [[1, 2], "int32"]]
+            batch = self._eval_batch
+            inputs = [[[batch, *canvas, 3], "uint8"], [[batch, *canvas], "uint8"], [[batch, 2], "int32"]]
             function = _imported((self.evaluation_path / name).read_bytes(), len(values) + len(inputs), 2)
             shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (*values, *inputs)]
             return jax.jit(function).lower(*shapes).compile()
@@ -211,7 +215,8 @@ class LoweredRun:
         self,
         interval: Callable[..., list[jax.Array]],
         compile_seconds: float,
-        evaluations: Mapping[tuple[int, ...], Callable[..., tuple[jax.Array, ...]]] | None,
+        evaluations: Mapping[tuple[int, ...], Callable[..., tuple[jax.Array, ...]]],
+        pictures: Sequence[tuple[tuple[int, ...], tuple[jax.Array, ...]]],
         seconds: float,
     ) -> None:
         """Trains to the end, or as far as the time goes; writes ``raw.jsonl`` after each evaluation.
@@ -219,7 +224,8 @@ class LoweredRun:
         Args:
             interval: of ``compile_interval``.
             compile_seconds: for the record.
-            evaluations: the functions of ``compile_evaluations``; None: there are no evaluations.
+            evaluations: the functions of ``compile_evaluations``.
+            pictures: what to evaluate; nothing: there are no evaluations.
             seconds: no interval begins later.
         """
         program, begin, every = self._program, time.monotonic(), self._program["log_every"]
@@ -227,7 +233,6 @@ class LoweredRun:
         first = _arrays(self._root, files["state"]) if "state" in files else _any_state(program["state"])
         state = [jnp.asarray(first[str(index)]) for index in range(len(first))]
         draws = jax.tree.map(jax.device_put, self._draws)
-        pictures = list(self._pictures()) if evaluations else []
         entries: list[dict[str, Any]] = []
         done, times = 0, []
         self._out.mkdir(parents=True, exist_ok=True)
@@ -242,7 +247,7 @@ class LoweredRun:
             for index in program["interval"].values():
                 state[index] = jnp.asarray(first[str(index)])
             due = done % program["evaluate_every"] == 0 or done == program["steps"]
-            if evaluations and due:
+            if pictures and due:
                 entries[-1]["evaluation"] = self._evaluate(state, evaluations, pictures)
             if due:
                 self._write(entries, times, compile_seconds)
@@ -252,16 +257,29 @@ class LoweredRun:
         if self.name in _KEEP.value:
             self._keep_model(state)
 
-    def _pictures(self) -> Iterator[tuple[tuple[int, ...], tuple[jax.Array, ...]]]:
-        """The canvas of each validation image, and what its evaluation is given."""
+    def pictures(self) -> Iterator[tuple[tuple[int, ...], tuple[jax.Array, ...]]]:
+        """Canvas and validation images, labels and sizes of each batch; the last is filled up with nothing to count."""
+        batches: dict[tuple[int, ...], list[tuple[np.ndarray, ...]]] = {}
         for index in range(len(self._val)):
             image, labels, _ = _decoded(self._val, index)
             size = labels.shape
-            canvas = tuple((side + 14) // 16 * 16 + 1 for side in size)
+            own = tuple((side + 14) // 16 * 16 + 1 for side in size)
+            canvas = self._eval_size if any(self._eval_size) else own
             padding = [(0, canvas[0] - size[0]), (0, canvas[1] - size[1])]
-            image = np.pad(image, [*padding, (0, 0)])[None]
-            labels = np.pad(labels, padding, constant_values=IGNORE_LABEL)[None]
-            yield canvas, tuple(map(jax.device_put, (image, labels, np.array([size], np.int32))))
+            image = np.pad(image, [*padding, (0, 0)])
+            labels = np.pad(labels, padding, constant_values=IGNORE_LABEL)
+            batch = batches.setdefault(canvas, [])
+            batch.append((image, labels, np.array(size, np.int32)))
+            if len(batch) == self._eval_batch:
+                yield canvas, self._stacked(batches.pop(canvas))
+        for canvas, batch in batches.items():
+            image, labels, size = batch[0]
+            nothing = np.zeros_like(image), np.full_like(labels, IGNORE_LABEL), size
+            yield canvas, self._stacked([*batch, *[nothing] * (self._eval_batch - len(batch))])
+
+    @staticmethod
+    def _stacked(batch: Sequence[tuple[np.ndarray, ...]]) -> tuple[jax.Array, ...]:
+        return tuple(jax.device_put(np.stack(each)) for each in zip(*batch, strict=True))
 
     def _evaluate(
         self,
@@ -272,7 +290,11 @@ class LoweredRun:
         model = [state[index] for index in self._program["model"]]
         counts = [evaluations[canvas](*model, *arrays) for canvas, arrays in pictures]
         confusion, calibration = (sum(map(np.asarray, each)) for each in zip(*counts, strict=True))
-        return {"confusion": confusion.tolist(), "calibration": calibration.tolist(), "images": len(pictures)}
+        return {
+            "confusion": confusion.tolist(),
+            "calibration": calibration.tolist(),
+            "images": len(self._val),
+        }
 
     def _write(self, entries: Sequence[Mapping[str, Any]], times: Sequence[float], compiled: float) -> None:
         program = self._program
