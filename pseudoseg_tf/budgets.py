@@ -29,6 +29,7 @@ _SMALL_BACKBONE = ("model.backbone=mobilenet_v1", "model.multi_grid=1,1,1")
 _QUARTER_WIDTH = "model.width_multiplier=0.25"
 _SMOKE = (
     "init.weights=",
+    "model.atrous_rates=1,1,2",
     "model.aspp_channels=16",
     "model.decoder_channels=16",
     "model.attention_dim=16",

@@ -27,7 +27,8 @@ class ModelConfig:
     ] = "mobilenet_v1"
     # Input pixels per cell of the last feature map; 8 or 16.
     output_stride: int = 16
-    # Dilation rates of the three atrous ASPP branches (for output stride 16; doubled at 8).
+    # Dilation rates of the three atrous ASPP branches (for output stride 16; doubled at 8). Below crop_size / 16:
+    # weights that meet padding alone in training learn nothing, and disturb on larger images.
     atrous_rates: tuple[int, ...] = (6, 12, 18)
     # Dilation of the three convolutions of the last block as a multiple of the block's (not mobilenet_v1).
     # DeepLab's ResNet checkpoints were trained with 1,2,4.

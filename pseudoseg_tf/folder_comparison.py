@@ -20,6 +20,7 @@ from pseudoseg_tf.errors import UserError
 
 # What suits a few hundred steps of small batches on a CPU; the same for every row.
 FEW_STEPS = (
+    "model.atrous_rates=2,5,7",
     "model.aspp_channels=128",
     "model.decoder_channels=128",
     "model.batch_norm_decay=0.99",

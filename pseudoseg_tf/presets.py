@@ -21,6 +21,7 @@ def folder() -> Config:
     Result: depends on the data; compare with --set train.mode=supervised (the labeled images alone).
     """
     return Config(
+        model=ModelConfig(atrous_rates=(3, 6, 9)),
         data=DataConfig(crop_size=(257, 257), batch_labeled=4, batch_unlabeled=4),
         train=TrainConfig(steps=4000, checkpoint_every=500, evaluate_every=500, pictures_every=500),
         init=InitConfig(weights="imagenet"),

@@ -13,6 +13,7 @@ import orbit
 import tensorflow as tf
 
 from pseudoseg_tf import config_io
+from pseudoseg_tf.aspp_reach import reach_notes
 from pseudoseg_tf.assembly import create_model, create_optimizer, create_strategy, learning_rate
 from pseudoseg_tf.checkpoint import checkpoint_directory
 from pseudoseg_tf.checkpoint_files import Checkpoints, checkpoint_prefixes
@@ -87,7 +88,7 @@ class _Run:
         self._strategy, self._workers, self._signals = strategy, workers, signals
         sources = open_sources(config.data, config.train.mode)
         config_io.validate_for_classes(config, sources.info.num_classes)
-        for note in (*sources.notes, *cache_notes(config.data.cache)):
+        for note in (*sources.notes, *cache_notes(config.data.cache), *reach_notes(config)):
             log(note)
         last, best = (checkpoint_directory(run_dir, which) for which in ("last", "best"))
         begun = bool(checkpoint_prefixes(last))

@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from pathlib import Path
 
+from pseudoseg_tf.aspp_reach import reach_notes
 from pseudoseg_tf.checkpoint import check_initial_weights
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.config_io import as_text, to_dict, validate_for_classes
@@ -82,7 +83,7 @@ def plan(
     paragraphs += [
         f"val: {len(sources.val)} images, scored {-(-train.steps // train.evaluate_every)} times"
         + (f", each worth {passes_to_score:.3g} forward passes" if passes_to_score != 1 else ""),
-        *(f"note: {note}" for note in (*sources.notes, *cache_notes(data.cache))),
+        *(f"note: {note}" for note in (*sources.notes, *cache_notes(data.cache), *reach_notes(config))),
         "note: pictures were not decoded, and masks only in part; pseudoseg-check-data looks at all of them",
         *([first_weights] if first_weights else []),
         f"model: {config.model.backbone}, {model.count_params() / 1e6:.2f} million parameters",
