@@ -24,6 +24,7 @@ LAYERS = [
     ["records"],
     ["config_io", "data", "nn"],
     [
+        "aspp_reach",
         "checkpoint_files",
         "losses",
         "metrics",
