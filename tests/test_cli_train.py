@@ -175,6 +175,7 @@ def test_plan_counts_data_and_cost(folder: list[str], tmp_path: Path) -> None:
         "unlabeled: 3 images, not all with masks; 4 a step, 13.3 epochs",
         "val: 1 images, scored 3 times",
         "crop_size=33,49",
+        "note: model.atrous_rates=3,6,9: crops of 33x49 pixels are too small for the rates 3,6,9, most",
         # 4 labeled x 3, 4 weak x 1, 4 for Grad-CAM x 1, 4 strong x 3.
         "steps: 10, each worth 32 forward passes of 33x49 pixels",
         "3 last and 1 best",
