@@ -73,7 +73,9 @@ def test_a_run_writes_its_records(folder: Path, tmp_path: Path, mode: str) -> No
         config = config_io.apply_overrides(config, overrides)
     lines: list[str] = []
     result = train(config, str(tmp_path / "run"), lines.append)
-    assert any(line.startswith("model.atrous_rates=6,12,18: crops of 33x33 pixels are too small") for line in lines)
+    assert any(
+        line.startswith("model.atrous_rates=6,12,18: crops of 33x33 pixels are too small") for line in lines
+    )
     history = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in history] == [4, 6]
     assert result["last"] == history[-1]
