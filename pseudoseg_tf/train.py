@@ -88,10 +88,12 @@ class _Run:
         self._strategy, self._workers, self._signals = strategy, workers, signals
         sources = open_sources(config.data, config.train.mode)
         config_io.validate_for_classes(config, sources.info.num_classes)
-        for note in (*sources.notes, *cache_notes(config.data.cache), *reach_notes(config)):
-            log(note)
         last, best = (checkpoint_directory(run_dir, which) for which in ("last", "best"))
         begun = bool(checkpoint_prefixes(last))
+        # A run that goes on was told when it began.
+        reach = [] if begun else reach_notes(config)
+        for note in (*sources.notes, *cache_notes(config.data.cache), *reach):
+            log(note)
         with strategy.scope():
             model = create_model(config, sources.info, None if begun else log)
             optimizer = create_optimizer(config.train, config.runtime.precision)
