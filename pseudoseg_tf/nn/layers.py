@@ -6,7 +6,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
@@ -65,12 +65,20 @@ def resize_mask(mask: tf.Tensor, size: tuple[int, int] | tf.Tensor, align_corner
     )[..., 0]
 
 
-class Conv(tf_keras.layers.Conv2D):
-    """A convolution with DeepLab's padding: stride 1 is SAME, a stride pads explicitly to stay centered.
+def centered(x: tf.Tensor, stride: int, kernel_size: int) -> tuple[tf.Tensor, Literal["SAME", "VALID"]]:
+    """What a convolution or pooling is to read, and its padding: DeepLab's, for any stride.
 
-    Explicit padding makes cell ``i`` of the output look at ``stride * i`` of the input whatever the parity
-    of the size, which is what align-corners resizes assume.
+    Cell ``i`` of the output looks at ``stride * i`` of the input whatever the parity of the size, which is what
+    align-corners resizes assume. SAME does so where a side is a multiple of the stride plus one; else zeros are added
+    here, which is a copy that waits for the backward pass.
     """
+    if stride == 1 or all(side and (side - 1) % stride == 0 for side in x.shape[1:3]):
+        return x, "SAME"
+    return _pad_rows_and_columns(x, (kernel_size - 1) // 2), "VALID"
+
+
+class Conv(tf_keras.layers.Conv2D):
+    """A convolution with DeepLab's padding, which is ``centered``."""
 
     def __init__(
         self,
@@ -87,22 +95,18 @@ class Conv(tf_keras.layers.Conv2D):
             filters,
             kernel_size,
             strides=strides,
-            padding="same" if strides == 1 else "valid",
+            padding="same",
             dilation_rate=rate,
             use_bias=use_bias,
             kernel_initializer=kernel_initializer,
             name=name,
         )
-        self._pad = 0 if strides == 1 else (kernel_size - 1) // 2
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return super().call(_pad_rows_and_columns(inputs, self._pad))
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Keras' hook: by default a dilated convolution goes by way of space-to-batch, which copies and pads more."""
-        if not _differentiates_dilation(inputs.dtype):
-            return super().convolution_op(inputs, kernel)
-        return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
+        """Keras' hook, for the padding, and for dilation, which by default goes by way of space-to-batch, a copy."""
+        inputs, padding = centered(inputs, self.strides[0], self.kernel_size[0])
+        convolution = tf.nn.conv2d if _differentiates_dilation(inputs.dtype) else tf.nn.convolution
+        return convolution(inputs, kernel, self.strides, padding, dilations=self.dilation_rate)
 
 
 @functools.cache
@@ -154,14 +158,12 @@ class DepthwiseConv(tf_keras.layers.Layer):
         kernel = tf.cast(self.depthwise_kernel, inputs.dtype)
         if getattr(_thread, "for_xla", False):
             return _sum_of_taps(_pad_rows_and_columns(inputs, self._rate), kernel, self._strides, self._rate)
-        # Explicit padding keeps a stride centered, and spares dilation, which goes by way of space-to-batch, a second
-        # padding. Else it would be a copy that waits for the backward pass.
-        pads = self._strides > 1 or self._rate > 1
+        inputs, padding = centered(inputs, self._strides, kernel_size=3)
         return tf.nn.depthwise_conv2d(
-            _pad_rows_and_columns(inputs, self._rate) if pads else inputs,
+            inputs,
             kernel,
             strides=[1, self._strides, self._strides, 1],
-            padding="VALID" if pads else "SAME",
+            padding=padding,
             dilations=[self._rate, self._rate],
         )
 

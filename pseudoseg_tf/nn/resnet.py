@@ -14,6 +14,7 @@ from pseudoseg_tf.nn.layers import (
     ConvBatchNorm,
     EndPoints,
     SeedSequence,
+    centered,
     conv_batch_norm,
 )
 
@@ -65,8 +66,11 @@ class Bottleneck(tf_keras.layers.Layer):
         """Returns the unit's output and its residual branch before addition and ReLU."""
         if self.shortcut is not None:
             shortcut = self.shortcut(inputs, training=training)
+        elif self._strides > 1:
+            # Every second cell: a strided slice takes ten times as long.
+            shortcut = tf.nn.avg_pool2d(inputs, 1, self._strides, "VALID")
         else:
-            shortcut = inputs[:, :: self._strides, :: self._strides]
+            shortcut = inputs
         residual = self.conv1(inputs, training=training)
         residual = self.conv3(self.conv2(residual, training=training), training=training)
         return tf.nn.relu(shortcut + residual), residual
@@ -134,12 +138,9 @@ class ResNetV1(Backbone):
         x = images
         for conv in self.stem:
             x = conv(x, training=training)
-        if all(side and side % 2 for side in x.shape[1:3]):
-            x = tf.nn.max_pool2d(x, 3, 2, "SAME")
-        else:
-            # Explicit padding keeps the pool centered whatever the parity; behind a ReLU, 0 is neutral. It is a copy of
-            # the largest features.
-            x = tf.nn.max_pool2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
+        # Behind a ReLU zeros are neutral.
+        x, padding = centered(x, stride=2, kernel_size=3)
+        x = tf.nn.max_pool2d(x, 3, 2, padding)
         outputs, residuals = [], []
         for stage in self.stages:
             for unit in stage:

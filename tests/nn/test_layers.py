@@ -24,7 +24,12 @@ from pseudoseg_tf.nn.layers import (
 @pytest.mark.parametrize("size", [(8, 9), (9, 9), (17, 12)])
 def test_strided_convolution_is_the_subsampled_one(size: tuple[int, int]) -> None:
     x = tf.random.stateless_normal([2, *size, 3], [1, 2])
-    for layer in (lambda s: Conv(4, 3, strides=s), lambda s: DepthwiseConv(strides=s)):
+    for layer in (
+        lambda s: Conv(4, 3, strides=s),
+        lambda s: Conv(4, 7, strides=s),
+        lambda s: Conv(4, 1, strides=s),
+        lambda s: DepthwiseConv(strides=s),
+    ):
         dense, strided = layer(1), layer(2)
         expected = dense(x)[:, ::2, ::2]
         strided.build(x.shape)
@@ -73,14 +78,16 @@ def test_dilated_convolution_has_a_gradient_in_any_precision(dtype: str) -> None
     assert [each.dtype for each in gradients()] == [dtype, dtype]
 
 
-def test_only_strides_and_dilation_copy_what_a_depthwise_convolution_reads() -> None:
-    def padded(**geometry: int) -> bool:
-        layer = DepthwiseConv(**geometry)
-        graph = tf.function(layer).get_concrete_function(tf.TensorSpec([1, 9, 9, 2])).graph
+@pytest.mark.parametrize("layer", [lambda s: Conv(4, 3, strides=s), lambda s: DepthwiseConv(strides=s)])
+def test_only_strides_on_even_sides_copy_what_a_convolution_reads(
+    layer: Callable[[int], tf.Module],
+) -> None:
+    def padded(strides: int, *size: int | None) -> bool:
+        graph = tf.function(layer(strides)).get_concrete_function(tf.TensorSpec([1, *size, 2])).graph
         return any(operation.type == "Pad" for operation in graph.get_operations())
 
-    assert not padded()
-    assert padded(strides=2) and padded(rate=2)
+    assert not padded(1, 8, 8) and not padded(1, None, None) and not padded(2, 9, 17)
+    assert padded(2, 8, 9) and padded(2, 9, 8) and padded(2, None, 9)
 
 
 @pytest.mark.parametrize("rate", [1, 2, 5, 6, 7, 18])
