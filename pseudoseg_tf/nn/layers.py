@@ -158,14 +158,36 @@ class DepthwiseConv(tf_keras.layers.Layer):
         kernel = tf.cast(self.depthwise_kernel, inputs.dtype)
         if getattr(_thread, "for_xla", False):
             return _sum_of_taps(_pad_rows_and_columns(inputs, self._rate), kernel, self._strides, self._rate)
+        if self._rate > 1:
+            return _dilated_depthwise(inputs, kernel, self._rate)
         inputs, padding = centered(inputs, self._strides, kernel_size=3)
-        return tf.nn.depthwise_conv2d(
-            inputs,
-            kernel,
-            strides=[1, self._strides, self._strides, 1],
-            padding=padding,
-            dilations=[self._rate, self._rate],
-        )
+        return tf.nn.depthwise_conv2d(inputs, kernel, [1, self._strides, self._strides, 1], padding)
+
+
+def _dilated_depthwise(x: tf.Tensor, kernel: tf.Tensor, rate: int) -> tf.Tensor:
+    """A dilated depthwise convolution, SAME, that keeps ``x`` [B, H, W, C] for the backward pass and no more.
+
+    It goes by way of space-to-batch, whose padded copy, in ASPP several times as large, would wait in memory: it is
+    made anew.
+    """
+
+    def convolve(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], "SAME", dilations=[rate, rate])
+
+    @tf.custom_gradient
+    def keeping_inputs(x: tf.Tensor, kernel: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
+            # Not before the gradient is there, or the copy would be made in the forward pass.
+            with tf.control_dependencies([upstream]):
+                again = tf.identity(x)
+            with tf.GradientTape() as tape:
+                tape.watch([again, kernel])
+                outputs = convolve(again, kernel)
+            return tape.gradient(outputs, [again, kernel], upstream)
+
+        return convolve(x, kernel), gradient
+
+    return keeping_inputs(x, kernel)
 
 
 # Replicas run in threads that take turns at every collective: one leaves the scope of `statistics_updates` or `for_xla`
