@@ -2,7 +2,7 @@ r"""Images a second of one core, by stage of the input pipeline, against the pla
 
 The plain order: decode, resize the whole image, jitter its colors, pad, crop, flip, all of it on the host. Ours: decode
 (or take from the cache), one sampling of the crop; colors change on the device. JPEG pictures of drawn noise in memory,
-of VOC's usual size. Prints a table and writes JSON.
+of VOC's usual size. The stages take turns, so that all meet the same load. Prints a table and writes JSON.
 
 Example:
   python -m benchmarks.input --out=runs/bench/input.json
@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
@@ -21,10 +21,13 @@ from benchmarks.machine import described, machine
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.files import write_json
 
+# A stage has as many turns.
+_TURNS = 16
+
 _CROP = flags.DEFINE_integer("crop", 513, "Side of the crop, 16k+1.", lower_bound=17)
 _HEIGHT = flags.DEFINE_integer("height", 375, "Height of the pictures.", lower_bound=1)
 _WIDTH = flags.DEFINE_integer("width", 500, "Width of the pictures.", lower_bound=1)
-_IMAGES = flags.DEFINE_integer("images", 64, "Images measured by each stage.", lower_bound=1)
+_IMAGES = flags.DEFINE_integer("images", 256, "Images measured by each stage.", lower_bound=_TURNS)
 _OUT = flags.DEFINE_string("out", None, "JSON file to write; none if absent.")
 
 # Rows of the table; the ratio is to the first.
@@ -64,15 +67,15 @@ def measure(crop: tuple[int, int], size: tuple[int, int], images: int) -> dict[s
     source = sources.labeled
     data = DataConfig(crop_size=crop, batch_labeled=1, batch_unlabeled=1)
 
-    def of_dataset(dataset: tf.data.Dataset) -> float:
+    def of_dataset(dataset: tf.data.Dataset) -> Callable[[], object]:
         # One after the other: else threads that wait for each other would count.
         options = tf.data.Options()
         options.threading.private_threadpool_size = 1
         options.threading.max_intra_op_parallelism = 1
         iterator = iter(dataset.with_options(options))
-        return _rate(lambda: next(iterator), images)
+        return lambda: next(iterator)
 
-    def ours(**keys: str) -> float:
+    def ours(**keys: str) -> Callable[[], object]:
         return of_dataset(training_dataset(sources, dataclasses.replace(data, **keys), "supervised", 0))
 
     record, seed = source.read(0), tf.constant([0, 0], tf.int64)
@@ -89,23 +92,41 @@ def measure(crop: tuple[int, int], size: tuple[int, int], images: int) -> dict[s
     draws = [color.strong_draws(seed, crop, 1.0) for seed in tf.unstack(tf.random.split(seed, batch))]
     stacked = color.StrongDraws(*(tf.stack(each) for each in zip(*draws, strict=True)))
     strong = tf.function(lambda: color.strong_view(views, tf.ones([batch, *crop]), stacked, 50))
-    return {
+    stages = {
         PLAIN: of_dataset(plain_dataset(source, data)),
         OURS: ours(),
         CACHED: ours(cache="memory"),
-        DECODE: _rate(lambda: decode_record(record, 21), images),
-        SAMPLE: _rate(lambda: sample(next(seeds)), images),
-        DEVICE: batch * _rate(strong, -(-images // batch)),
+        DECODE: lambda: decode_record(record, 21),
+        SAMPLE: lambda: sample(next(seeds)),
+        DEVICE: strong,
     }
+    return _rates(stages, {DEVICE: batch}, images)
 
 
-def _rate(work: Callable[[], object], count: int) -> float:
-    for _ in range(2):  # Tracing, first reads.
-        work()
-    begin = time.process_time()
-    for _ in range(count):
-        work()
-    return count / (time.process_time() - begin)
+def _rates(
+    stages: Mapping[str, Callable[[], object]], batches: Mapping[str, int], images: int
+) -> dict[str, float]:
+    """Images a second of processor time; a call of a stage makes as many as ``batches`` says, else one."""
+    calls = {stage: -(-images // (_TURNS * batches.get(stage, 1))) for stage in stages}
+    seconds = dict.fromkeys(stages, 0.0)
+    for turn in range(-1, _TURNS):
+        for stage, work in stages.items():
+            begin = time.process_time()
+            for _ in range(calls[stage]):
+                work()
+            end = _when_idle()
+            # The first turn traces, and fills what is read ahead.
+            seconds[stage] += (end - begin) * (turn >= 0)
+    return {stage: _TURNS * calls[stage] * batches.get(stage, 1) / spent for stage, spent in seconds.items()}
+
+
+def _when_idle() -> float:
+    """Waits until nothing is read ahead any more; returns the processor time by then."""
+    before = -1.0
+    while (now := time.process_time()) - before > 1e-3:
+        before = now
+        time.sleep(0.02)
+    return now
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The input as the reference orders it: what ``data.pipeline`` is measured against.
 
-The whole image is resized and its colors are changed before the crop is cut out.
+The whole image is resized and its colors are changed before the crop is cut out. Images, scales, crops and flips are
+those of the labeled stream.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data import geometry
 from pseudoseg_tf.data.color import strong_draws
 from pseudoseg_tf.data.decode import decode_record
+from pseudoseg_tf.data.pipeline import example_draws
 from pseudoseg_tf.data.specs import IGNORE_LABEL, Source
 
 # The strong view's operations by their number in ``color.StrongDraws.order``.
@@ -29,17 +31,17 @@ def plain_dataset(source: Source, data: DataConfig) -> tf.data.Dataset:
         return decode_record(source.read(int(index)), source.info.num_classes)
 
     def example(counter: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image, labels = tf.numpy_function(read, [counter % len(source)], (tf.uint8, tf.uint8))
+        index, geometry_seed, strong_seed = example_draws(len(source), data, "labeled", counter)
+        image, labels = tf.numpy_function(read, [index], (tf.uint8, tf.uint8))
         image, labels = tf.ensure_shape(image, [None, None, 3]), tf.ensure_shape(labels, [None, None])
-        seed = tf.stack([tf.constant(data.seed, tf.int64), counter])
         draws = geometry.geometry_draws(
-            seed, tf.shape(labels), data.crop_size, data.min_scale, data.max_scale, data.scale_step
+            geometry_seed, tf.shape(labels), data.crop_size, data.min_scale, data.max_scale, data.scale_step
         )
         image = tf.image.resize(tf.cast(image, tf.float32), draws.scaled_size, antialias=True)
         labels = tf.raw_ops.ResizeNearestNeighbor(
             images=labels[tf.newaxis, ..., tf.newaxis], size=draws.scaled_size, align_corners=True
         )[0, ..., 0]
-        strong = _jitter(image, strong_draws(seed, data.crop_size, data.jitter_strength))
+        strong = _jitter(image, strong_draws(strong_seed, data.crop_size, data.jitter_strength))
         valid = tf.ones_like(labels)
         views = [_crop(image, 127.5, draws, data), _crop(strong, 127.5, draws, data)]
         masks = [_crop(labels[..., tf.newaxis], IGNORE_LABEL, draws, data)[..., 0]]
