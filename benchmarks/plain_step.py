@@ -108,11 +108,14 @@ def _losses(
     return WeakBranch(decoder_logits, cam, sgc_logits, pseudo_label, confidence)
 
 
-def plain_forward_passes(config: Config) -> int:
-    """What a step costs in this form, as ``cost.forward_passes``: a backward pass counts as two forward passes."""
-    weak_passes = 2 + 3 * (config.train.mode == "weakly")
+def plain_passes(config: Config) -> tuple[int, int]:
+    """What a step costs in forward passes of the backbone and of the decoder with ASPP, as ``cost.forward_passes``.
+
+    The passes for classifier and Grad-CAM, of the weak view and of the labeled images, have no use for the latter.
+    """
     labeled, additional = config.data.batch_labeled, config.data.batch_unlabeled
-    return labeled * (3 + 3) + additional * (weak_passes + 3)
+    learned_weak = config.train.mode == "weakly"
+    return labeled * (3 + 3) + additional * (2 + 3 * learned_weak + 3), labeled * 3 + additional * (1 + 3)
 
 
 def _grad_cam(model: PseudoSegModel, end_points: EndPoints, image_labels: tf.Tensor) -> tf.Tensor:

@@ -242,17 +242,27 @@ class _WithoutMasks:
 
 def add_work(config: Config, num_classes: int, results: Mapping[str, dict[str, float]]) -> None:
     """Adds to each form "gigaflop", the operations of its step (a multiplication with addition counts as two)."""
-    from benchmarks.plain_step import plain_forward_passes
-    from pseudoseg_tf.cost import forward_passes
+    from benchmarks.plain_step import plain_passes
     from pseudoseg_tf.nn.model import build_model
-    from pseudoseg_tf.nn.pass_cost import count_pass
+    from pseudoseg_tf.nn.pass_cost import count_parts
 
     model = build_model(num_classes, **dataclasses.asdict(config.model))
-    one_pass = 2e-9 * count_pass(model, *config.data.crop_size).multiply_accumulates
+    parts = count_parts(model, *config.data.crop_size)
+    backbone, head = (
+        2e-9 * sum(parts[name].multiply_accumulates for name in names)
+        for names in (("backbone",), ("ASPP", "decoder"))
+    )
     for form, found in results.items():
         formed = config_io.apply_overrides(config, list(FORMS[form]))
-        passes = plain_forward_passes(config) if form == "plain" else forward_passes(formed)
-        found["gigaflop"] = passes * one_pass
+        of_backbone, of_head = plain_passes(config) if form == "plain" else _our_passes(formed)
+        found["gigaflop"] = of_backbone * backbone + of_head * head
+
+
+def _our_passes(config: Config) -> tuple[int, int]:
+    """As ``plain_step.plain_passes``: every stream is decoded once, and learned from but for the weak view."""
+    from pseudoseg_tf.cost import forward_passes
+
+    return forward_passes(config), 3 * config.data.batch_labeled + (1 + 3) * config.data.batch_unlabeled
 
 
 def report(config: Config, results: Mapping[str, Mapping[str, float]]) -> str:
