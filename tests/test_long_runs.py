@@ -31,9 +31,12 @@ def _trainer(config: Config) -> Trainer:
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_sixteen_bits_learn_as_float32_does(tmp_path: Path, precision: str) -> None:
     draw_folder(tmp_path / "data")
+    # Whole pictures at a low rate: else batch norm over few cells and large steps make any rounding grow, and runs that
+    # differ in it part by several percent either way.
+    changes = ["data.min_scale=1", "data.max_scale=1", "data.crop_size=49,65", "train.learning_rate=0.002"]
     config = config_io.apply_overrides(
         small_config(tmp_path / "data", "supervised", steps=100),
-        ["model.aspp_keep_prob=1", "data.batch_labeled=6", "data.min_scale=1", "data.max_scale=1"],
+        ["model.aspp_keep_prob=1", "data.batch_labeled=6", *changes],
     )
     losses = []
     for kind in ("float32", precision):
