@@ -36,7 +36,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/dev/nvidia
 # The Keras of `_keras` shall be TensorFlow's own, also in tf-models-official: else Keras 3 is loaded beside it, which
 # takes a second and 100 MB.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-# Else oneDNN compiles some convolutions anew in every step, a twentieth of its time, to spare 20 MB.
+# Else oneDNN compiles some convolutions anew in every step, up to a twentieth of its time, to spare 20 MB.
 os.environ.setdefault("TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE", "false")
 
 __version__ = "0.1.0"

@@ -133,6 +133,23 @@ def test_depthwise_convolution_for_xla_is_the_same(
     assert any("DepthwiseConv" in operation.type for operation in graph.get_operations())
 
 
+def test_dilated_depthwise_convolution_makes_its_copy_anew_in_the_backward_pass() -> None:
+    layer = DepthwiseConv(rate=2)
+
+    @tf.function
+    def gradients(x: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(x) ** 3)
+        return tape.gradient(loss, [layer.depthwise_kernel])
+
+    graph = gradients.get_concrete_function(tf.TensorSpec([1, 9, 7, 2])).graph
+    [of_kernel] = [each for each in graph.get_operations() if each.type.endswith("BackpropFilter")]
+    copy = of_kernel.inputs[0].op
+    assert copy.type == "SpaceToBatchND"
+    # What it copies waits for the gradient from above.
+    assert copy.inputs[0].op.control_inputs
+
+
 @pytest.mark.parametrize("rate", [6, 7, 18])
 def test_depthwise_convolution_on_a_grid_below_its_rate_equals_that_on_a_larger_one(rate: int) -> None:
     x = tf.random.stateless_normal([2, 7, 6, 3], [3, 4])
