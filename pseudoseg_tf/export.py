@@ -214,10 +214,9 @@ def _check_possible(data: DataConfig, format: Format) -> None:
     impossible = []
     if format != "saved_model":
         impossible.append(("--window", any(data.eval_window), "sliding windows", "--window=0"))
+        impossible.append(("data.min_resize", data.min_resize > 0, "resizing of its input", "another run"))
     if format == "onnx":
         impossible.append(("--flip", data.eval_flip, "mirrored passes", "--noflip"))
-    if format.startswith("tflite"):
-        impossible.append(("data.min_resize", data.min_resize > 0, "a resize before", "another run"))
     for name, wanted, what, instead in impossible:
         if wanted:
             raise UserError(f"{name}: {format} has no {what}; take {instead}, or --format=saved_model")

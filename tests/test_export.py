@@ -418,3 +418,8 @@ def test_exported_model_resizes_as_evaluation_does(run_dir: str, tmp_path: Path)
         np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
         np.testing.assert_array_equal(found.labels, np.argmax(found.probabilities, -1))
     assert evaluate(str(resized_run), "best")["images"] == len(SIZES)
+
+    for file, format in (("m.onnx", "onnx"), ("m.tflite", "tflite")):
+        with pytest.raises(UserError, match=f"data.min_resize: {format} has no resizing of its input"):
+            export(str(resized_run), str(tmp_path / file), format=format)
+        assert not (tmp_path / file).exists()
