@@ -29,6 +29,7 @@ from benchmarks.machine import described, machine
 from pseudoseg_tf import config_io
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.config import Config
+from pseudoseg_tf.cost import forward_passes
 from pseudoseg_tf.data.specs import Record, Source
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import write_json
@@ -248,20 +249,15 @@ def add_work(config: Config, num_classes: int, results: Mapping[str, dict[str, f
 
     model = build_model(num_classes, **dataclasses.asdict(config.model))
     parts = count_parts(model, *config.data.crop_size)
-    backbone, head = (
-        2e-9 * sum(parts[name].multiply_accumulates for name in names)
-        for names in (("backbone",), ("ASPP", "decoder"))
-    )
+    work = {name: 2e-9 * part.multiply_accumulates for name, part in parts.items()}
     for form, found in results.items():
         formed = config_io.apply_overrides(config, list(FORMS[form]))
         of_backbone, of_head = plain_passes(config) if form == "plain" else _our_passes(formed)
-        found["gigaflop"] = of_backbone * backbone + of_head * head
+        found["gigaflop"] = of_backbone * work["backbone"] + of_head * (work["ASPP"] + work["decoder"])
 
 
 def _our_passes(config: Config) -> tuple[int, int]:
     """As ``plain_step.plain_passes``: every stream is decoded once, and learned from but for the weak view."""
-    from pseudoseg_tf.cost import forward_passes
-
     return forward_passes(config), 3 * config.data.batch_labeled + (1 + 3) * config.data.batch_unlabeled
 
 
