@@ -29,6 +29,8 @@ setup(
         "h5py",
         "matplotlib",
         "numpy<2.4",
+        # Earlier ones interpolate between positions rounded to a 32nd of a pixel.
+        "opencv-python-headless>=5",
         "pillow",
         "psutil",
         "pycocotools",
