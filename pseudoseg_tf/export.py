@@ -110,6 +110,9 @@ def export(
     What was written is loaded in a fresh process and compared with evaluation on validation images. If it differs
     by more than rounding (float16 in 5% of the pixels, int8 in 15%), nothing remains of it.
 
+    A SavedModel computes in the run's ``runtime.precision``; the other formats, and the evaluation that they are compared
+    with, in float32.
+
     With ``data.min_resize`` an image is resized inside, as in evaluation, which compares at that size; here
     the probabilities are then resized back to the image's own (bilinear, aligned corners).
 
@@ -142,6 +145,9 @@ def export(
         config = _with_canvas(config, size)
     elif size is not None:
         raise UserError(f"--size: {format} takes images of any size; leave it out")
+    if format != "saved_model":
+        # Neither format has convolutions in bfloat16.
+        config = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, precision="float32"))
     _check_possible(config.data, format)
     info = read_info(os.path.join(run_dir, "dataset.json"))
     model = create_model(config, info)

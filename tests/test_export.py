@@ -271,6 +271,26 @@ def test_tflite_predicts_what_evaluation_does_on_its_canvas(run_dir: str, tmp_pa
         predictor(random_images(20, 34))
 
 
+@pytest.mark.parametrize(
+    ("format", "out", "size"),
+    [
+        ("tflite", "model.tflite", (33, 49)),
+        pytest.param("onnx", "model.onnx", None, marks=pytest.mark.slow),
+    ],
+)
+def test_runs_of_sixteen_bits_are_exported_in_float32(
+    run_dir: str, tmp_path: Path, format: Format, out: str, size: tuple[int, int] | None
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    config = read_json(run / "config.json")
+    config["config"]["runtime"]["precision"] = "bfloat16"
+    write_json(run / "config.json", config)
+    assert config_io.load(run).runtime.precision == "bfloat16"
+    found = export(str(run), str(tmp_path / out), format=format, size=size, compare=2).agreement
+    assert found is not None and found.largest_difference < 1e-4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "difference", "same_class"), [("tflite_float16", 0.5, 0.95), ("tflite_int8", 1.0, 0.8)]
