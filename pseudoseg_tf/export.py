@@ -110,8 +110,8 @@ def export(
     What was written is loaded in a fresh process and compared with evaluation on validation images. If it differs
     by more than rounding (float16 in 5% of the pixels, int8 in 15%), nothing remains of it.
 
-    A SavedModel computes in the run's ``runtime.precision``; the other formats, and the evaluation that they are compared
-    with, in float32.
+    A SavedModel computes in the run's ``runtime.precision``; the other formats, and the evaluation that they are
+    compared with, in float32.
 
     With ``data.min_resize`` an image is resized inside, as in evaluation, which compares at that size; here
     the probabilities are then resized back to the image's own (bilinear, aligned corners).
