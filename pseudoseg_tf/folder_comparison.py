@@ -109,7 +109,9 @@ def _draw(data: Path, ids: Sequence[str], part: int, seed: int, frequent: Sequen
     try:
         return class_balanced_draw(ids, counted, count, seed, max(1, count // 11))
     except UserError as error:
-        raise TooFewImagesError(f"--data: 1/{part} of {data / 'train.txt'}: {error}") from error
+        raise TooFewImagesError(
+            f"--data: {data / 'train.txt'}: {len(ids)} images are too few to draw 1/{part} of them ({error})"
+        ) from error
 
 
 def _classes_of(mask: Path, num_classes: int) -> set[int]:

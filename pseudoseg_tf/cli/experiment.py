@@ -90,6 +90,14 @@ _EVALUATIONS = flags.DEFINE_integer("evaluations", 2, "cpu: evaluations in a run
 _JOBS = flags.DEFINE_integer(
     "jobs", None, "Processes at a time; the number of cores if not given.", lower_bound=1
 )
+# Flags that not every budget reads.
+_READ_BY = {
+    "data": ("cpu",),
+    "steps": ("cpu",),
+    "evaluations": ("cpu",),
+    "weights": ("cpu", "full"),
+    "accumulate": ("full",),
+}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -97,10 +105,12 @@ def main(argv: Sequence[str]) -> None:
     commands: dict[str, Callable[[str], None]] = {"show": _show, "run": _run, "report": _report}
     plain = {"list": _list, "overview": _overview}
     word, *names = argv[1:] or [""]
-    flags.FLAGS.budget = _BUDGET.value or ("full" if word == "show" else "smoke")
     if word in plain and not names:
+        _check_no_flags(word)
         plain[word]()
     elif word in commands and len(names) == 1:
+        flags.FLAGS.budget = _BUDGET.value or ("full" if word == "show" else "smoke")
+        _check_budget_reads_flags()
         commands[word](names[0])
     elif word in plain or word in commands:
         found = " ".join(names) or "nothing"
@@ -113,6 +123,22 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(
             f"command {word!r}: unknown; nearest: {nearest(word, known)}; commands: {', '.join(known)} (--help)"
         )
+
+
+def _check_no_flags(word: str) -> None:
+    module = flags.FLAGS.find_module_defining_flag(_ONLY.name)
+    for flag in flags.FLAGS.flags_by_module_dict()[module]:
+        if flag.present:
+            raise UserError(f"--{flag.name}: {word} takes no flags; leave it out")
+
+
+def _check_budget_reads_flags() -> None:
+    for name, budgets in _READ_BY.items():
+        if flags.FLAGS[name].present and _BUDGET.value not in budgets:
+            raise UserError(
+                f"--{name}: --budget={_BUDGET.value} does not read it; leave it out, or take --budget="
+                f"{' or '.join(budgets)}"
+            )
 
 
 def _list() -> None:
