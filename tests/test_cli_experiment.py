@@ -109,6 +109,7 @@ def test_show_of_chains_names_their_programs() -> None:
         (["list", "table05"], ["list: found table05, takes no name"]),
         (["list"], ["--out: list takes no flags"]),
         (["overview", "--budget=cpu"], ["overview takes no flags"]),
+        (["run", "table05", "--steps=x"], ["flag --steps=x: must be a whole number, found 'x'", "--help"]),
         (["run", "table05", "--steps=3"], ["--steps: --budget=smoke does not read it", "--budget=cpu"]),
         (["show", "table05", "--data=x"], ["--data: --budget=full does not read it"]),
         (["run", "table05", "--weights=x"], ["--weights: --budget=smoke", "--budget=cpu or full"]),

@@ -108,6 +108,12 @@ def test_a_mistake_is_one_line(flags: list[str], parts: list[str], tmp_path: Pat
     assert not run_dir.exists()
 
 
+def test_flags_that_are_no_numbers_say_so_in_our_words() -> None:
+    done = run_python("-m", "pseudoseg_tf.cli.export", "--min_same_class=x")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: flag --min_same_class=x: must be a number, found 'x' (--help")
+
+
 def test_run_of_another_configuration_is_refused(folder: list[str], tmp_path: Path) -> None:
     config_io.save(tmp_path / "run", "folder", small(folder))
     done = run_train(f"--run_dir={tmp_path / 'run'}", "--set", "train.steps=7")

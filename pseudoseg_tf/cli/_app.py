@@ -20,6 +20,11 @@ from pseudoseg_tf.interruption import Interrupted
 _NO_SPACE = os.strerror(errno.ENOSPC)
 # Of TensorFlow, to a run whose input server has lost what it was to make.
 _SERVER_RESTARTED = "Unknown iteration client"
+# What Python says of text that is no number, which absl passes on, and what we say.
+_NUMBERS = {
+    "invalid literal for int() with base 10: ": "must be a whole number, found ",
+    "could not convert string to float: ": "must be a number, found ",
+}
 _HELP_FLAGS = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull")
 
 
@@ -44,7 +49,10 @@ def run(main: Callable[[Sequence[str]], None], takes_words: bool = False) -> Non
         try:
             rest = flags.FLAGS(argv)
         except flags.Error as error:
-            _fail(f"{error} (--help lists the flags)")
+            said = str(error)
+            for pythons, ours in _NUMBERS.items():
+                said = said.replace(pythons, ours)
+            _fail(f"{said} (--help lists the flags)")
         if rest[1:] and not takes_words:
             _fail(f"unexpected argument {rest[1]!r}; every input is a flag (--help lists them)")
         if flags.FLAGS["verbosity"].using_default_value:
