@@ -90,6 +90,10 @@ def main(argv: Sequence[str]) -> None:
     elif use == "from":
         summary = convert.from_tf1(_FROM.value, _RUN_DIR.value, config, _PRESET.value)
         print(f"{_RUN_DIR.value}: run of {summary}")
+        values = config_io.flatten(config)
+        unseen = ("model.output_stride", "model.atrous_rates", "model.multi_grid")
+        settings = ", ".join(f"{key}={config_io.as_text(values[key])}" for key in unseen)
+        print(f"not in the checkpoint, so they must be those it was trained with: {settings}")
     else:
         path = convert.to_tf1(_RUN_DIR.value, _TO.value, _CHECKPOINT.value or "last")
         print(f"{_TO.value}: TensorFlow 1 checkpoint of {path}")
