@@ -18,6 +18,7 @@ from pseudoseg_tf.assembly import create_model, create_optimizer, create_strateg
 from pseudoseg_tf.checkpoint import checkpoint_directory
 from pseudoseg_tf.checkpoint_files import Checkpoints, checkpoint_prefixes
 from pseudoseg_tf.config import Config
+from pseudoseg_tf.cpu_speed import cpu_speed_notes
 from pseudoseg_tf.data import pipeline
 from pseudoseg_tf.data.bad_examples import BadExamples
 from pseudoseg_tf.data.decoded_cache import cache_notes
@@ -92,7 +93,8 @@ class _Run:
         begun = bool(checkpoint_prefixes(last))
         # A run that goes on was told when it began.
         reach = [] if begun else reach_notes(config)
-        for note in (*sources.notes, *cache_notes(config.data.cache), *reach):
+        speed = cpu_speed_notes(config.runtime)
+        for note in (*sources.notes, *cache_notes(config.data.cache), *reach, *speed):
             log(note)
         with strategy.scope():
             model = create_model(config, sources.info, None if begun else log)

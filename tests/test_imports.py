@@ -25,6 +25,7 @@ LAYERS = [
     ["config_io", "data", "nn"],
     [
         "aspp_reach",
+        "cpu_speed",
         "checkpoint_files",
         "losses",
         "metrics",

@@ -12,6 +12,7 @@ from pseudoseg_tf.checkpoint import check_initial_weights
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.config_io import as_text, to_dict, validate_for_classes
 from pseudoseg_tf.cost import forward_passes, images_at_once, parts_of_batch, passes, scaled_schedule
+from pseudoseg_tf.cpu_speed import cpu_speed_notes
 from pseudoseg_tf.data.decoded_cache import cache_notes
 from pseudoseg_tf.data.input_service import check_servers
 from pseudoseg_tf.data.sources import open_sources
@@ -80,10 +81,16 @@ def plan(
             paragraphs.append(
                 "note: the masks of unlabeled images score the pseudo labels; nothing learns from them"
             )
+    notes = (
+        *sources.notes,
+        *cache_notes(data.cache),
+        *reach_notes(config),
+        *cpu_speed_notes(config.runtime),
+    )
     paragraphs += [
         f"val: {len(sources.val)} images, scored {-(-train.steps // train.evaluate_every)} times"
         + (f", each worth {passes_to_score:.3g} forward passes" if passes_to_score != 1 else ""),
-        *(f"note: {note}" for note in (*sources.notes, *cache_notes(data.cache), *reach_notes(config))),
+        *(f"note: {note}" for note in notes),
         "note: pictures were not decoded, and masks only in part; pseudoseg-check-data looks at all of them",
         *([first_weights] if first_weights else []),
         f"model: {config.model.backbone}, {model.count_params() / 1e6:.2f} million parameters",
