@@ -90,6 +90,7 @@ def export(
     *,
     format: Format = "saved_model",
     size: tuple[int, int] | None = None,
+    precision: Literal["float32", "bfloat16", "float16"] | None = None,
     compare: int = 10,
     min_same_class: float | None = None,
     calibration: int = 100,
@@ -110,8 +111,8 @@ def export(
     What was written is loaded in a fresh process and compared with evaluation on validation images. If it differs
     by more than rounding (float16 in 5% of the pixels, int8 in 15%), nothing remains of it.
 
-    A SavedModel computes in the run's ``runtime.precision``; the other formats, and the evaluation that they are
-    compared with, in float32.
+    A SavedModel computes in ``precision``, the other formats in float32, and so does the evaluation that they are
+    compared with.
 
     With ``data.min_resize`` an image is resized inside, as in evaluation, which compares at that size; here
     the probabilities are then resized back to the image's own (bilinear, aligned corners).
@@ -127,6 +128,7 @@ def export(
       overlap: in place of the run's ``data.eval_overlap``.
       format: one of ``FORMATS``.
       size: TFLite: height and width, each 16k+1; None: the run's ``data.eval_size``.
+      precision: SavedModel: of convolutions and activations, in place of the run's ``runtime.precision``.
       compare: images to compare on; 0: none, then the run's data are not needed.
       min_same_class: least share of pixels with evaluation's class, in place of the format's own bound.
       calibration: int8: how many images of the run its ranges are measured on.
@@ -146,8 +148,15 @@ def export(
     elif size is not None:
         raise UserError(f"--size: {format} takes images of any size; leave it out")
     if format != "saved_model":
+        if precision not in (None, "float32"):
+            raise UserError(
+                f"--precision: found {precision!r}, but {format} computes in float32; take --format=saved_model"
+            )
         # Neither format has convolutions in bfloat16.
-        config = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, precision="float32"))
+        precision = "float32"
+    if precision is not None:
+        config = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, precision=precision))
+        config_io.validate(config)
     _check_possible(config.data, format)
     info = read_info(os.path.join(run_dir, "dataset.json"))
     model = create_model(config, info)
@@ -291,11 +300,12 @@ def _description(config: Config, format: Format, run_dir: str, checkpoint: str, 
     how = [name for name in values["data"] if name.startswith("eval_") and name != "eval_batch"]
     how += ["min_resize", "max_resize", "resize_factor"]
     fixed = list(config.data.eval_size) if format.startswith("tflite") else None
+    prediction = {f"data.{name}": values["data"][name] for name in how}
     return {
         "format": format,
         "input": {"pixels": "uint8 RGB, 0 to 255; normalized inside", "largest_size": fixed},
         "output": {"labels": "class ids", "probabilities": "sum to 1 over the classes"},
-        "prediction": {f"data.{name}": values["data"][name] for name in how},
+        "prediction": {**prediction, "runtime.precision": config.runtime.precision},
         "pseudoseg_tf": pseudoseg_tf.__version__,
         "tensorflow": importlib.metadata.version("tensorflow"),
         "run": {

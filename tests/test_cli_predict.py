@@ -47,6 +47,11 @@ def run(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
         ),
         ("export", ["--run_dir=x", "--out=x", "--overlap=1"], "--overlap: found '1', must be from 0 to 0.95"),
         ("export", ["--run_dir=x", "--out=x", "--flip=-1"], "flag --flip=-1: "),
+        (
+            "export",
+            ["--run_dir=x", "--out=x", "--precision=half"],
+            "--precision: found 'half', must be float32,",
+        ),
         ("predict", ["--model=x"], "--images: missing"),
         ("predict", ["--model=x", "--images=absent", "--out=x"], "--images: absent does not exist"),
         (

@@ -291,6 +291,25 @@ def test_runs_of_sixteen_bits_are_exported_in_float32(
     assert found is not None and found.largest_difference < 1e-4
 
 
+def test_a_saved_model_of_another_precision(run_dir: str, tmp_path: Path) -> None:
+    plain, short = tmp_path / "float32", tmp_path / "bfloat16"
+    export(run_dir, str(plain), compare=0)
+    found = export(run_dir, str(short), precision="bfloat16", compare=2).agreement
+    assert found is not None and found.largest_difference < 1e-3
+    for path, precision in ((plain, "float32"), (short, "bfloat16")):
+        assert load_exported(path).description["prediction"]["runtime.precision"] == precision
+    images = random_images(2, 20, 30)
+    one, other = (Predictor(path)(images).probabilities for path in (plain, short))
+    difference = np.abs(one - other).max()
+    assert 1e-5 < difference < 0.05
+
+
+def test_precisions_that_a_format_has_not(run_dir: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--precision: found 'bfloat16', but onnx computes in float32"):
+        export(run_dir, str(tmp_path / "model.onnx"), format="onnx", precision="bfloat16")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "difference", "same_class"), [("tflite_float16", 0.5, 0.95), ("tflite_int8", 1.0, 0.8)]

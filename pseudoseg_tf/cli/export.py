@@ -31,6 +31,11 @@ _FORMAT = flags.DEFINE_string(
 _SIZE = flags.DEFINE_string(
     "size", None, "TFLite: height,width of the largest image, each 16k+1. Absent: the run's data.eval_size."
 )
+_PRECISION = flags.DEFINE_string(
+    "precision",
+    None,
+    "SavedModel: float32, bfloat16 or float16, of convolutions and activations. Absent: the run's runtime.precision.",
+)
 _COMPARE = flags.DEFINE_integer("compare", 10, "Validation images to compare on; 0: none.", lower_bound=0)
 _MIN_SAME_CLASS = flags.DEFINE_float(
     "min_same_class",
@@ -55,6 +60,9 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--out: missing; name the directory to write, such as runs/first/model")
     how = _prediction_flags.values()
     size = None if _SIZE.value is None else read_flag("--size", "data.eval_size", _SIZE.value)
+    precision = (
+        None if _PRECISION.value is None else read_flag("--precision", "runtime.precision", _PRECISION.value)
+    )
 
     # TensorFlow takes seconds to import: only now, when the flags are known to be right.
     from pseudoseg_tf.export import Format, export
@@ -68,6 +76,7 @@ def main(argv: Sequence[str]) -> None:
         **how,
         format=cast(Format, _FORMAT.value),
         size=size,
+        precision=precision,
         compare=_COMPARE.value,
         min_same_class=_MIN_SAME_CLASS.value,
         calibration=_CALIBRATION.value,
