@@ -24,12 +24,12 @@ import numpy as np
 from absl import flags
 
 from benchmarks.machine import described, machine
+from benchmarks.noise_preset import noise_preset
 from pseudoseg_tf import config_io
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import write_json
-from pseudoseg_tf.presets import preset
 
 _PRESET = flags.DEFINE_string("preset", "voc12", "Where the configuration starts; its data are not read.")
 _SET = flags.DEFINE_multi_string("set", [], "Change a key.")
@@ -39,22 +39,20 @@ _OUT = flags.DEFINE_string("out", None, "JSON file to write; none if absent.")
 _PART = flags.DEFINE_string("part", None, "Measure replicas:N or processes:N here; prints JSON.")
 
 _KINDS = ("replicas", "processes")
+_SMALL = (
+    "model.backbone=mobilenet_v1",
+    "data.crop_size=129",
+    "data.batch_labeled=2",
+    "data.batch_unlabeled=2",
+    "init.weights=",
+    "runtime.threads=1",
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Measures every number of replicas, then of processes."""
     del argv
-    config = config_io.apply_overrides(
-        preset(_PRESET.value),
-        [
-            "model.backbone=mobilenet_v1",
-            "data.crop_size=129",
-            "data.batch_labeled=2",
-            "data.batch_unlabeled=2",
-        ],
-    )
-    config = config_io.apply_overrides(config, ["init.weights=", "runtime.threads=1", *_SET.value])
-    config_io.validate(config)
+    config = noise_preset(_PRESET.value, [*_SMALL, *_SET.value])
     if not all(count.isdigit() and int(count) > 0 for count in _REPLICAS.value):
         raise UserError(f"--replicas: found {','.join(_REPLICAS.value)!r}, must be numbers such as 1,2,4")
     if _PART.value:

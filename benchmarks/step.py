@@ -26,6 +26,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks.machine import described, machine
+from benchmarks.noise_preset import noise_preset
 from pseudoseg_tf import config_io
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.config import Config
@@ -33,7 +34,6 @@ from pseudoseg_tf.cost import forward_passes
 from pseudoseg_tf.data.specs import Record, Source
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import write_json
-from pseudoseg_tf.presets import preset
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -59,8 +59,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if _FORM.value and _FORM.value not in FORMS:
         raise UserError(f"--form: found {_FORM.value!r}, must be one of {', '.join(FORMS)}")
-    config = config_io.apply_overrides(preset(_PRESET.value), _SET.value)
-    config_io.validate(config)
+    config = noise_preset(_PRESET.value, _SET.value)
     if config.train.mode == "supervised":
         raise UserError("train.mode: found 'supervised', whose one pass has no plain form; must be another")
     if _FORM.value:

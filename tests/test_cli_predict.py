@@ -50,7 +50,7 @@ def run(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
         (
             "export",
             ["--run_dir=x", "--out=x", "--precision=half"],
-            "--precision: found 'half', must be float32,",
+            "--precision: found 'half', must be one of float32,",
         ),
         ("predict", ["--model=x"], "--images: missing"),
         ("predict", ["--model=x", "--images=absent", "--out=x"], "--images: absent does not exist"),
