@@ -17,5 +17,5 @@ def test_of_a_preset_all_but_its_data_remains(name: str) -> None:
 
 
 def test_what_is_changed_is_checked() -> None:
-    with pytest.raises(UserError, match="data.crop_size: found '100,100'"):
+    with pytest.raises(UserError, match=r"data\.crop_size: found '100,100'"):
         noise_preset("folder", ["data.crop_size=100"])
