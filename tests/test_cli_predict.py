@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudoseg_tf.cli.predict import find_images, output_names
+from pseudoseg_tf.cli.predict import find_images, left_out, output_names
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.inference import Predictor
 from pseudoseg_tf.visualize import overlay, save_image
@@ -97,7 +97,8 @@ def test_from_a_run_to_pictures(tmp_path: Path) -> None:
     done = run("predict", *predict)
     assert done.returncode == 2 and done.stdout == ""
     # A slow machine also gets lines of progress.
-    skipped, error = [line for line in done.stderr.splitlines() if not line.startswith("predict ")]
+    others, skipped, error = [line for line in done.stderr.splitlines() if not line.startswith("predict ")]
+    assert others == f"left out: notes.txt; read are .jpg, .jpeg, .png files directly in {images}"
     assert skipped.startswith(f"skipped: image {images / 'bad.png'}: neither a JPEG nor a PNG")
     assert error == f"error: 1 of 4 images could not be predicted, see above; {out} has the others"
     stems = ["a_jpg", "a_png", "b"]
@@ -149,9 +150,11 @@ def test_from_a_run_to_pictures(tmp_path: Path) -> None:
 
 
 def test_find_images(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpeg", "c.txt"):
+    for name in ("b.PNG", "a.jpeg", "c.txt", "._a.jpeg", ".DS_Store"):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
+    assert left_out(tmp_path) == ["c.txt", "folder.png"]
+    assert left_out(tmp_path / "c.txt") == left_out(tmp_path / "folder.png") == []
     assert [path.name for path in find_images(tmp_path)] == ["a.jpeg", "b.PNG"]
     assert find_images(tmp_path / "c.txt") == [tmp_path / "c.txt"]
     with pytest.raises(UserError, match="holds no"):

@@ -15,6 +15,7 @@ Example:
 from __future__ import annotations
 
 import collections
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,13 @@ def main(argv: Sequence[str]) -> None:
     out = Path(_OUT.value)
     if out.exists() and out.resolve() == paths[0].parent.resolve():
         raise UserError(f"--out: {out} holds the images themselves; name another folder")
+    unread = left_out(Path(_IMAGES.value))
+    if unread:
+        more = f" and {len(unread) - 1} more" if unread[1:] else ""
+        print(
+            f"left out: {unread[0]}{more}; read are {', '.join(IMAGE_SUFFIXES)} files directly in {_IMAGES.value}",
+            file=sys.stderr,
+        )
 
     # TensorFlow takes seconds to import: only now, when the flags are known to be right.
     from pseudoseg_tf.files import check_directory
@@ -125,7 +133,7 @@ def _predict(predictor: Predictor, folder: PredictionFolder, named: Sequence[tup
 
 
 def find_images(path: Path) -> list[Path]:
-    """The image itself, or the images directly in a folder, in the order of their names.
+    """The image itself, or the images directly in a folder that are not hidden, in the order of their names.
 
     Raises:
       UserError: nothing is there.
@@ -134,10 +142,26 @@ def find_images(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"--images: {path} does not exist; name an image or a folder of images")
-    files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+    files = [file for file in path.iterdir() if _is_image(file)]
     if not files:
         raise UserError(f"--images: {path} holds no {', '.join(IMAGE_SUFFIXES)} file; name another folder")
     return sorted(files)
+
+
+def left_out(path: Path) -> list[str]:
+    """Names of what else is in a folder of images, files and folders, in order."""
+    if not path.is_dir():
+        return []
+    return sorted(entry.name for entry in path.iterdir() if not _is_image(entry) and not _is_hidden(entry))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not _is_hidden(path)
+
+
+def _is_hidden(path: Path) -> bool:
+    """Also what macOS keeps beside a file on other systems' disks: ._NAME.jpg."""
+    return path.name.startswith(".")
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
