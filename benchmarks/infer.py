@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from benchmarks.machine import described, machine
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.config_io import read_flag
 from pseudoseg_tf.errors import UserError
@@ -62,11 +62,10 @@ def main(argv: Sequence[str]) -> None:
             if done.returncode:
                 raise UserError(f"the process that measures {model} failed, see above")
             results.append(json.loads(done.stdout.splitlines()[-1]))
-    machine = {"machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count()}
-    print(f"{height}x{width}, batches of {_BATCH.value}; {machine['processor']}, {machine['cores']} cores\n")
+    print(f"{height}x{width}, batches of {_BATCH.value}; {described()}\n")
     print(report(results))
     if _OUT.value:
-        write_json(_OUT.value, {**machine, "size": [height, width], "models": results})
+        write_json(_OUT.value, {**machine(), "size": [height, width], "models": results})
 
 
 def measure(model: str, threads: int, height: int, width: int) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def measure(model: str, threads: int, height: int, width: int) -> dict[str, Any]
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     return {
         "model": path.name,
-        "format": exported.description["format"],
+        "format": _format(exported.description),
         "threads": threads,
         "latency_ms": 1000 * float(np.median(one)),
         "images_per_second": len(one) / sum(one),
@@ -126,11 +125,9 @@ def report(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+def _format(description: dict[str, Any]) -> str:
+    precision = description["prediction"].get("runtime.precision", "float32")
+    return str(description["format"]) + ("" if precision == "float32" else f", {precision}")
 
 
 if __name__ == "__main__":
