@@ -292,8 +292,8 @@ class RuntimeConfig:
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
     # tpu: name of the TPU or address grpc://HOST:8470 of its worker; local on a TPU VM. Empty: the environment's.
     tpu: str = ""
-    # Of convolutions and activations; weights, statistics, softmax and losses stay float32. float16 scales losses. A CPU
-    # without instructions for 16 bits is slow with them.
+    # Of convolutions and activations; weights, statistics, softmax and losses stay float32. float16 scales losses.
+    # 16 bits are slow on a CPU without instructions for them.
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     # Keep of each block of the backbone only what goes into it, and compute the rest once more in the backward pass:
     # less memory for about a third more work.
