@@ -127,7 +127,9 @@ def report(results: Sequence[dict[str, Any]]) -> str:
 
 def _format(description: dict[str, Any]) -> str:
     precision = description["prediction"].get("runtime.precision", "float32")
-    return str(description["format"]) + ("" if precision == "float32" else f", {precision}")
+    canvas = description["input"]["largest_size"]
+    of_precision = "" if precision == "float32" else f", {precision}"
+    return description["format"] + of_precision + (f", canvas {canvas[0]}x{canvas[1]}" if canvas else "")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
     """Measures every number of replicas, then of processes."""
     del argv
     config = noise_preset(_PRESET.value, [*_SMALL, *_SET.value])
-    if not all(count.isdigit() and int(count) > 0 for count in _REPLICAS.value):
+    if not _REPLICAS.value or not all(n.isascii() and n.isdigit() and int(n) > 0 for n in _REPLICAS.value):
         raise UserError(f"--replicas: found {','.join(_REPLICAS.value)!r}, must be numbers such as 1,2,4")
     if _PART.value:
         kind, _, count = _PART.value.partition(":")

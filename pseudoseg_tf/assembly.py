@@ -24,6 +24,7 @@ from pseudoseg_tf.optim import (
     gradient_multipliers,
 )
 from pseudoseg_tf.records import Log
+from pseudoseg_tf.workers import check_cluster
 
 # Momentum or Adam, for float16 inside a LossScaleOptimizer; tf_keras has no type hints.
 Optimizer = Any
@@ -33,7 +34,8 @@ def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
     """The distribution strategy of ``runtime.strategy``; also sets the CPU threads, and op determinism if asked for.
 
     Raises:
-        UserError: TensorFlow is already running with another number of threads.
+        UserError: TensorFlow is already running with another number of threads; the environment does not say who
+            the workers are; there is no such TPU.
     """
     if runtime.deterministic:
         # All draws of a run have seeds of their own. This is for those of libraries, which determinism wants seeded.
@@ -49,11 +51,18 @@ def create_strategy(runtime: RuntimeConfig) -> tf.distribute.Strategy:
                 "another number; set it before anything else uses TensorFlow"
             ) from error
     if runtime.strategy == "multi_worker":
+        check_cluster()
         # Before anything asks for the devices: it is what makes them.
         return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU")
     if runtime.strategy == "tpu":
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(runtime.tpu or None)
+        try:
+            resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(runtime.tpu or None)
+        except (ValueError, tf.errors.NotFoundError) as error:
+            raise UserError(
+                f"runtime.tpu: found {runtime.tpu!r}, where TensorFlow finds no TPU ({str(error).splitlines()[0]}); "
+                "must be local on a TPU VM, or the name or address grpc://HOST:8470 of a TPU"
+            ) from error
         return tf.distribute.TPUStrategy(resolver)
     if runtime.strategy == "mirrored" or (runtime.strategy == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")

@@ -117,8 +117,12 @@ def on_cpu(
 
 
 def check_changes(changes: Iterable[str], name: str, experiment: Experiment) -> None:
-    """Raises UserError for a change of a key that the rows of the experiment compare, which would make them one."""
+    """Raises UserError for a change of a key that sets rows or their repetitions apart: it would make them one."""
     for key in parse_overrides(changes):
+        if key in ("data.seed", "train.seed"):
+            raise UserError(
+                f"--set {key}: rows of {name} are repeated by it; name the seeds with --seeds instead"
+            )
         if key in ("train.mode", "data.labeled", *experiment.varies):
             raise UserError(
                 f"--set {key}: rows of {name} are compared by it; choose rows with --only instead"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -65,7 +66,7 @@ def check_initial_weights(model: PseudoSegModel, weights: str, last_layers: bool
     if weights == "imagenet":
         return "first weights: downloaded, unless they are there"
     if has_keras_names(weights):
-        return f"first weights from {_existing_file(weights)}"
+        return f"first weights from {weights}: {_fitting_arrays(model, _existing_file(weights)).summary}"
     return _use_checkpoint(model, weights, last_layers, read_variables)
 
 
@@ -84,7 +85,20 @@ def _use_checkpoint(
     return f"first weights from {checkpoint.path}: {mapping.summary()}"
 
 
+class _FittingArrays(NamedTuple):
+    values: Mapping[str, np.ndarray]
+    variables: dict[str, tf.Variable]  # of the same names
+    summary: str
+
+
 def _load_keras_arrays(model: PseudoSegModel, weights: str) -> str:
+    fitting = _fitting_arrays(model, weights)
+    for name, variable in fitting.variables.items():
+        variable.assign(fitting.values[name])
+    return f"first weights from {weights}: {fitting.summary}"
+
+
+def _fitting_arrays(model: PseudoSegModel, weights: str) -> _FittingArrays:
     if not isinstance(model.backbone, MobileNetV1):
         raise UserError(
             f"init.weights: found {weights!r} with the backbone {model.backbone.name}, but "
@@ -105,11 +119,10 @@ def _load_keras_arrays(model: PseudoSegModel, weights: str) -> str:
                 f"init.weights: {weights}: {name} has shape {arrays[name].shape}, the model needs "
                 f"{tuple(variables[name].shape)}; the file is for another width (model.width_multiplier)"
             )
-    for name in found:
-        variables[name].assign(arrays[name])
     missing = [name for name in variables if name not in arrays]
     rest = f"; random because the file lacks them: {', '.join(missing)}" if missing else ""
-    return f"{len(found)} of {len(variables)} backbone arrays from {weights}{rest}"
+    summary = f"{len(found)} of {len(variables)} backbone arrays{rest}"
+    return _FittingArrays(arrays, {name: variables[name] for name in found}, summary)
 
 
 def save_backbone(model: PseudoSegModel, path: str) -> None:

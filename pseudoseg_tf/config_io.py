@@ -209,7 +209,8 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "data.batch_unlabeled", data.batch_unlabeled > 0, positive
     yield "data.min_scale", data.min_scale > 0, positive
     yield "data.max_scale", data.max_scale >= data.min_scale, f"data.min_scale ({data.min_scale}) or greater"
-    yield "data.scale_step", data.scale_step > 0, positive
+    # A draw is from all the steps there are.
+    yield "data.scale_step", data.scale_step >= 0.001, "0.001 or greater"
     # At 2 the contrast factor's range reaches 0 and the hue makes a full turn.
     yield "data.jitter_strength", 0 <= data.jitter_strength <= 2, "from 0 to 2"
     yield "data.cutout", data.cutout >= 0, natural

@@ -208,6 +208,11 @@ def _check_out(out: str, format: Format) -> None:
             raise UserError(f"--out: found {out!r}, must end in {suffix} with --format={format}")
         if os.path.exists(out):
             raise UserError(f"{out}: exists already; name another file")
+    elif out.endswith((".tflite", ".onnx")):
+        raise UserError(
+            f"--out: found {out!r}, but --format={format} is a directory; name another, or take --format="
+            f"{out.rpartition('.')[2]}"
+        )
     elif os.path.exists(out) and not (os.path.isdir(out) and not os.listdir(out)):
         raise UserError(f"{out}: exists already; name a directory that is absent or empty")
     check_directory(os.path.dirname(out))

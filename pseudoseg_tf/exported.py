@@ -64,6 +64,8 @@ def load_exported(path: str | os.PathLike[str], threads: int | None = None) -> E
         load = _load_tflite if path.suffix == ".tflite" else _load_onnx
     elif (path / "saved_model.pb").is_file():
         return _load_saved_model(path)
+    elif not path.exists():
+        raise UserError(f"{path}: does not exist; give what pseudoseg-export wrote, or a run directory")
     else:
         raise UserError(
             f"{path}: no saved_model.pb here, and no .tflite or .onnx file; give what pseudoseg-export wrote, or "

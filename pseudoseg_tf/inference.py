@@ -309,6 +309,10 @@ def read_info(path: str | os.PathLike[str]) -> DatasetInfo:
     Raises:
       UserError: it is absent or damaged.
     """
+    if not os.path.exists(path):
+        raise UserError(
+            f"{os.fspath(path)}: missing, so the run directory is incomplete; copy it whole, or train"
+        )
     values = read_json(path)
     try:
         return DatasetInfo.from_json(values)

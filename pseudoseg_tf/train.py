@@ -22,6 +22,7 @@ from pseudoseg_tf.cpu_speed import cpu_speed_notes
 from pseudoseg_tf.data import pipeline
 from pseudoseg_tf.data.bad_examples import BadExamples
 from pseudoseg_tf.data.decoded_cache import cache_notes
+from pseudoseg_tf.data.input_service import check_servers
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import Evaluator
@@ -87,6 +88,8 @@ class _Run:
         """Opens the data, makes model and optimizer, and claims the directory for this configuration."""
         self._config, self._run_dir, self._log = config, run_dir, log
         self._strategy, self._workers, self._signals = strategy, workers, signals
+        if config.runtime.input_servers:
+            check_servers(config.runtime.input_servers.split(","))
         sources = open_sources(config.data, config.train.mode)
         config_io.validate_for_classes(config, sources.info.num_classes)
         last, best = (checkpoint_directory(run_dir, which) for which in ("last", "best"))

@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import os
+from typing import Any
 
 import tensorflow as tf
+
+from pseudoseg_tf.errors import UserError
+
+_SHOWN = 'must be such as {"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+
+
+def check_cluster() -> None:
+    """Checks that the environment says who the workers of a run are, and which of them this process is.
+
+    Raises:
+        UserError: its variable TF_CONFIG is missing or says something else.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        raise UserError(f"runtime.strategy=multi_worker: the variable TF_CONFIG is missing; it {_SHOWN}")
+    try:
+        values = json.loads(text)
+        tasks, task = values["cluster"], values["task"]
+        this = _addresses(tasks, task["type"])[int(task["index"])]
+        fits = int(task["index"]) >= 0 and all(_addresses(tasks, kind) for kind in tasks) and ":" in this
+    except (ValueError, TypeError, LookupError):
+        fits = False
+    if not fits:
+        raise UserError(
+            f"runtime.strategy=multi_worker: the variable TF_CONFIG {_SHOWN}, with an index below the number of "
+            f"addresses; found {text[:200]}"
+        )
+
+
+def _addresses(tasks: Any, kind: str) -> list[str]:
+    found = tasks[kind]
+    if not isinstance(found, list):
+        raise TypeError
+    return found
 
 
 class Workers:

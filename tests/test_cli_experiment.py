@@ -115,6 +115,10 @@ def test_show_of_chains_names_their_programs() -> None:
         (["run", "table05", "--weights=x"], ["--weights: --budget=smoke", "--budget=cpu or full"]),
         (["report", "table05", "--budget=cpu", "--data=x", "--accumulate=2"], ["--accumulate: --budget=cpu"]),
         (["show"], ["show: found nothing, takes one experiment, or all"]),
+        (
+            ["show", "table05", "--set", "train.seed=7"],
+            ["--set train.seed: rows of table05 are repeated by it", "--seeds"],
+        ),
         (["run", "table01", "table02"], ["run: found table01 table02"]),
         (["show", "table5"], ["experiment 'table5'", "nearest: table05"]),
         (["report", "table05", "--only=fusd-1_4"], ["--only: found 'fusd-1_4'", "nearest: fused-1_4"]),

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from pseudoseg_tf import closeups
-from pseudoseg_tf.checkpoint import load_initial_weights
+from pseudoseg_tf.checkpoint import check_initial_weights, load_initial_weights
 from pseudoseg_tf.config_io import apply_overrides
+from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.nn.model import build_model
 from pseudoseg_tf.presets import preset
 
@@ -28,7 +29,11 @@ def test_learned_features_are_first_weights(tmp_path: Path, monkeypatch: pytest.
     before = [variable.numpy() for variable in model.backbone.trainable_variables]
     line = load_initial_weights(model, str(path))
     count = len(model.backbone.variables)
-    assert line.startswith(f"{count} of {count} backbone arrays")
+    assert line.endswith(f": {count} of {count} backbone arrays")
+    assert line == check_initial_weights(model, str(path))
+    wider = build_model(7, **dataclasses.asdict(config.model) | {"width_multiplier": 0.25})
+    with pytest.raises(UserError, match=r"another width \(model\.width_multiplier\)"):
+        check_initial_weights(wider, str(path))
     with np.load(path, allow_pickle=False) as arrays:
         learned = arrays["conv1/kernel"]
     np.testing.assert_array_equal(model.backbone.trainable_variables[0], learned)

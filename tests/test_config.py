@@ -150,6 +150,7 @@ def test_wrong_override_is_named_with_what_is_allowed(override: str, parts: list
         (["data.min_scale=0"], "data.min_scale"),
         (["data.min_scale=3"], "data.max_scale"),
         (["data.scale_step=0"], "data.scale_step"),
+        (["data.scale_step=1e-10"], "data.scale_step"),
         (["data.jitter_strength=-1"], "data.jitter_strength"),
         (["data.jitter_strength=2.1"], "data.jitter_strength"),
         (["data.cutout=-1"], "data.cutout"),

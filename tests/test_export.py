@@ -304,6 +304,25 @@ def test_a_saved_model_of_another_precision(run_dir: str, tmp_path: Path) -> Non
     assert 1e-5 < difference < 0.05
 
 
+@pytest.mark.parametrize(("name", "format"), [("model.onnx", "onnx"), ("model.tflite", "tflite")])
+def test_a_saved_model_is_not_named_like_a_file(
+    run_dir: str, tmp_path: Path, name: str, format: Format
+) -> None:
+    with pytest.raises(UserError, match=f"a directory; name another, or take --format={format}"):
+        export(run_dir, str(tmp_path / name))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_there_is_said_to_be_missing(run_dir: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.tflite: does not exist; give what"):
+        load_exported(tmp_path / "absent.tflite")
+    with pytest.raises(UserError, match=r"no saved_model\.pb here"):
+        load_exported(tmp_path)
+    (tmp_path / "config.json").write_bytes(Path(run_dir, "config.json").read_bytes())
+    with pytest.raises(UserError, match=r"dataset\.json: missing, so the run directory is incomplete"):
+        export(str(tmp_path), str(tmp_path / "out"), compare=0)
+
+
 def test_precisions_that_a_format_has_not(run_dir: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--precision: found 'bfloat16', but onnx computes in float32"):
         export(run_dir, str(tmp_path / "model.onnx"), format="onnx", precision="bfloat16")
@@ -360,7 +379,7 @@ def test_an_export_unlike_evaluation_is_not_written(
 def test_a_fresh_process_that_cannot_load_the_export_is_named(run_dir: str, tmp_path: Path) -> None:
     config = config_io.load(run_dir)
     val = open_sources(config.data, "supervised").val
-    with pytest.raises(UserError, match=r"absent: a fresh process cannot run it \(.*no saved_model\.pb here"):
+    with pytest.raises(UserError, match=r"absent: a fresh process cannot run it \(.*does not exist"):
         compare_with_evaluation(tmp_path / "absent", create_model(config, INFO), config.data, val)
 
 
@@ -416,9 +435,8 @@ def test_predictor_states_what_it_needs(predictor: Predictor, tmp_path: Path) ->
 
 
 def test_predictor_refuses_other_directories(exported: Path, run_dir: str, tmp_path: Path) -> None:
-    for path in (Path(run_dir).parent, tmp_path / "absent"):
-        with pytest.raises(UserError, match=r"no saved_model\.pb here"):
-            Predictor(path)
+    with pytest.raises(UserError, match=r"no saved_model\.pb here"):
+        Predictor(Path(run_dir).parent)
     (tmp_path / "saved_model.pb").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"dataset\.json: cannot be read"):
         Predictor(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import textwrap
 from pathlib import Path
@@ -22,6 +23,7 @@ from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.nn.pass_cost import count_pass
 from pseudoseg_tf.nn.sliding_window import window_stride
 from pseudoseg_tf.self_training import prepare
+from pseudoseg_tf.workers import check_cluster
 
 
 def plan(
@@ -45,6 +47,9 @@ def plan(
     data, train = config.data, config.train
     if config.runtime.input_servers:
         check_servers(config.runtime.input_servers.split(","))
+    # Where a cluster is planned for, there need not be one.
+    if config.runtime.strategy == "multi_worker" and "TF_CONFIG" in os.environ:
+        check_cluster()
     sources = open_sources(data, train.mode)
     info = sources.info
     validate_for_classes(config, info.num_classes)
