@@ -33,6 +33,7 @@ from pseudoseg_tf.visualize import save_palette_png
 
 # Describes the pseudo labels beside it.
 _DESCRIPTION = "pseudo_labels.json"
+_THRESHOLD = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class SelfTraining:
         ]
 
 
-def prepare(config: Config, run_dir: str, threshold: float = 0.5) -> SelfTraining:
+def prepare(config: Config, run_dir: str, threshold: float | None = None) -> SelfTraining:
     """Resolves both configurations and checks data and directories; writes nothing.
 
     Teacher and student learn as in supervised mode, from the same first weights and for as many steps. A batch of the
@@ -76,12 +77,13 @@ def prepare(config: Config, run_dir: str, threshold: float = 0.5) -> SelfTrainin
     Args:
       config: the run, with ``data.unlabeled``; ``pseudo.*`` is not read.
       run_dir: gets the directories ``teacher``, ``pseudo_labels`` and ``student``.
-      threshold: least confidence of a pseudo-labeled pixel, exclusive; 0 or greater and less than 1.
+      threshold: least confidence of a pseudo-labeled pixel, exclusive; 0 or greater and less than 1. None: that of the
+        pseudo labels that are there, else 0.5.
 
     Raises:
       UserError: configuration, data, or directories that hold something else.
     """
-    if not 0 <= threshold < 1:
+    if threshold is not None and not 0 <= threshold < 1:
         raise UserError(f"threshold: found {threshold:g}, must be 0 or greater, and less than 1")
     _check_config(config)
     teacher_dir, student_dir = os.path.join(run_dir, "teacher"), os.path.join(run_dir, "student")
@@ -95,6 +97,13 @@ def prepare(config: Config, run_dir: str, threshold: float = 0.5) -> SelfTrainin
     unlabeled = not_labeled(sources.unlabeled, sources.labeled)
     for record_id in unlabeled.ids:
         mask_path(pseudo_labels, record_id)
+    there = _threshold_of(pseudo_labels)
+    if there is not None and threshold not in (None, there):
+        raise UserError(
+            f"{pseudo_labels}: pseudo labels of the threshold {there:g}, now it is {threshold:g}; leave --threshold "
+            f"out, take another run directory, or delete {pseudo_labels} and {student_dir}"
+        )
+    threshold = next((known for known in (threshold, there) if known is not None), _THRESHOLD)
     student = _student(teacher, pseudo_labels, len(sources.labeled), len(unlabeled))
     config_io.check_run_dir(student_dir, student)
     return SelfTraining(
@@ -109,8 +118,22 @@ def prepare(config: Config, run_dir: str, threshold: float = 0.5) -> SelfTrainin
     )
 
 
+def _threshold_of(pseudo_labels: str) -> float | None:
+    """That of the pseudo labels in a folder; None if there are none."""
+    path = os.path.join(pseudo_labels, _DESCRIPTION)
+    if not os.path.exists(path):
+        return None
+    values = read_json(path)
+    found = values.get("threshold") if isinstance(values, dict) else None
+    if not isinstance(found, float | int):
+        raise UserError(
+            f"{path}: no description of pseudo labels; delete {pseudo_labels}, which are then made anew"
+        )
+    return found
+
+
 def self_train(
-    config: Config, run_dir: str, threshold: float = 0.5, log: Log = print, preset: str = ""
+    config: Config, run_dir: str, threshold: float | None = None, log: Log = print, preset: str = ""
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Trains a teacher, writes its pseudo labels, trains a student on them; see ``prepare``.
 
@@ -146,16 +169,15 @@ def write_pseudo_labels(parts: SelfTraining, scores: dict[str, Any], log: Log = 
       log: takes a line on what was written.
 
     Raises:
-      UserError: there are pseudo labels of another teacher or threshold, or an image cannot be read.
+      UserError: there are pseudo labels of another teacher, or an image cannot be read.
     """
     path = os.path.join(parts.pseudo_labels, _DESCRIPTION)
     teacher = {name: scores[name] for name in ("step", "miou", "pixel_accuracy", "ece")}
     description = {"threshold": parts.threshold, "teacher": teacher}
     if os.path.exists(path) and read_json(path) != description:
         raise UserError(
-            f"{path}: pseudo labels of another threshold or teacher; now the threshold is {parts.threshold:g} and the "
-            f"teacher's mIoU {100 * teacher['miou']:.2f}; take another run directory, or delete "
-            f"{parts.pseudo_labels} and {parts.student_dir}"
+            f"{path}: pseudo labels of another teacher; now its mIoU is {100 * teacher['miou']:.2f}; take another run "
+            f"directory, or delete {parts.pseudo_labels} and {parts.student_dir}"
         )
     missing = parts.missing()
     if not missing:

@@ -170,13 +170,24 @@ def test_a_damaged_image_leaves_the_pseudo_labels_before_it(finished: Finished) 
 
 
 def test_pseudo_labels_of_another_threshold_or_teacher_are_refused(finished: Finished) -> None:
-    scores = finished.results["teacher"]["last"]
-    for threshold, change in ((0.5, {}), (THRESHOLD, {"miou": 0.123})):
-        parts = prepare(finished.config, str(finished.run_dir), threshold)
-        with pytest.raises(
-            UserError, match=r"pseudo_labels\.json: pseudo labels of another threshold or teacher; "
-        ):
-            write_pseudo_labels(parts, {**scores, **change})
+    with pytest.raises(
+        UserError, match=rf"pseudo_labels: pseudo labels of the threshold {THRESHOLD:g}, now it is 0\.5"
+    ):
+        prepare(finished.config, str(finished.run_dir), 0.5)
+    parts = prepare(finished.config, str(finished.run_dir), THRESHOLD)
+    with pytest.raises(UserError, match=r"pseudo_labels\.json: pseudo labels of another teacher; "):
+        write_pseudo_labels(parts, finished.results["teacher"]["last"] | {"miou": 0.123})
+
+
+def test_the_threshold_is_that_of_the_pseudo_labels(finished: Finished, tmp_path: Path) -> None:
+    assert prepare(finished.config, str(finished.run_dir)).threshold == THRESHOLD != 0.5
+    assert prepare(finished.config, str(tmp_path / "new")).threshold == 0.5
+    description = tmp_path / "pseudo_labels" / "pseudo_labels.json"
+    description.parent.mkdir()
+    for text in ("[]", '{"threshold": "high"}'):
+        description.write_text(text)
+        with pytest.raises(UserError, match=r"pseudo_labels\.json: no description of pseudo labels; delete"):
+            prepare(finished.config, str(tmp_path))
 
 
 @pytest.mark.slow

@@ -112,7 +112,7 @@ def plan(
     return "\n".join(textwrap.fill(text, 110, subsequent_indent="  ") for text in paragraphs)
 
 
-def self_training_plan(config: Config, run_dir: str, threshold: float) -> str:
+def self_training_plan(config: Config, run_dir: str, threshold: float | None) -> str:
     """Opens the data, builds the network and describes a self-training. Writes nothing into ``run_dir``.
 
     Raises:
@@ -125,7 +125,7 @@ def self_training_plan(config: Config, run_dir: str, threshold: float) -> str:
     paragraphs = [
         f"2 of 3, pseudo labels: {parts.pseudo_labels}",
         f"{len(parts.unlabeled)} images, {len(parts.unlabeled) - len(parts.missing())} of them there already; pixels "
-        f"of a confidence above {threshold:g}, from the teacher's last checkpoint",
+        f"of a confidence above {parts.threshold:g}, from the teacher's last checkpoint",
         f"3 of 3, the student: {parts.student_dir}",
         f"{len(parts.unlabeled)} pseudo-labeled images, {parts.labeled} labeled ones, each {data.repeat_labeled} times "
         f"an epoch; {data.batch_labeled} a step, {steps * data.batch_labeled / epoch:.1f} epochs",

@@ -28,7 +28,11 @@ _PRESET = flags.DEFINE_string(
 )
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Directory of teacher, pseudo labels and student.")
 _SET = flags.DEFINE_multi_string("set", [], "Change a key, of teacher and student: --set train.steps=2000")
-_THRESHOLD = flags.DEFINE_float("threshold", 0.5, "Pixels of at most this confidence are ignored; 0 to 1.")
+_THRESHOLD = flags.DEFINE_float(
+    "threshold",
+    None,
+    "Pixels of at most this confidence are ignored; 0 to 1. Absent: that of the pseudo labels there are, else 0.5.",
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check everything, print the plan and its cost; no training.")
 
 
@@ -37,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if not _RUN_DIR.value:
         raise UserError("--run_dir: missing; name the directory of the runs, such as runs/self_training")
-    if not 0 <= _THRESHOLD.value < 1:
+    if _THRESHOLD.value is not None and not 0 <= _THRESHOLD.value < 1:
         raise UserError(f"--threshold: found {_THRESHOLD.value:g}, must be 0 or greater, and less than 1")
     teacher_dir = Path(_RUN_DIR.value) / "teacher"
     if _PRESET.value:
