@@ -19,6 +19,7 @@ from absl import flags
 
 from benchmarks.machine import described, machine
 from pseudoseg_tf.cli import _app
+from pseudoseg_tf.config_io import read_flag
 from pseudoseg_tf.files import write_json
 
 # A stage has as many turns.
@@ -39,7 +40,8 @@ DEVICE = "strong view of a batch, on the device"
 def main(argv: Sequence[str]) -> None:
     """Measures every stage and prints the table."""
     del argv
-    rates = measure((_CROP.value, _CROP.value), (_HEIGHT.value, _WIDTH.value), _IMAGES.value)
+    crop = read_flag("--crop", "data.crop_size", str(_CROP.value))
+    rates = measure(crop, (_HEIGHT.value, _WIDTH.value), _IMAGES.value)
     lines = [
         f"{_WIDTH.value}x{_HEIGHT.value} JPEG to crops of {_CROP.value}x{_CROP.value}; {described()}",
         "",
