@@ -26,6 +26,7 @@ from pseudoseg_tf.data.pipeline import training_dataset
 from pseudoseg_tf.data.sources import Sources, open_sources
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.input_server import InputServer
+from pseudoseg_tf.train import train
 from tests.folder import draw_folder, small_config
 from tests.runs import records, variables
 
@@ -104,6 +105,12 @@ def _refused(server: str, sources: Sources, config: Config) -> str:
 def test_nobody_there(config: Config, sources: Sources) -> None:
     message = _refused("localhost:1", sources, config)
     assert "does not answer ([Errno 111] Connection refused); start pseudoseg-input-server there" in message
+
+
+def test_without_its_servers_a_run_claims_no_directory(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"runtime\.input_servers: localhost:1 does not answer"):
+        train(config_io.apply_overrides(config, ["runtime.input_servers=localhost:1"]), str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_another_port_of_the_service(config: Config, sources: Sources, servers: list[str]) -> None:
