@@ -185,7 +185,7 @@ def test_predict_averages_over_scales_and_flips(scales: tuple[float, ...], flip:
         np.testing.assert_allclose(probabilities[index, :height, :width], expected, atol=2e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),
@@ -284,7 +284,7 @@ def test_an_image_of_one_window_is_predicted_at_once() -> None:
     np.testing.assert_array_equal(windowed, whole)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(side=st.integers(1, 300), window=st.integers(1, 64), overlap=st.floats(0, 0.95))
 def test_windows_lie_in_the_image_and_cover_it(side: int, window: int, overlap: float) -> None:
     side = max(side, window)

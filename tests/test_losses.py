@@ -116,7 +116,7 @@ def test_label_weights_do_not_enter_the_denominator() -> None:
         losses.pixel_cross_entropy(logits, labels, options=PixelLossOptions(label_weights=(1.0, 1.0, 1.0)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     logits=hnp.arrays(np.float32, (1, 4, 5, 3), elements=st.floats(-10, 10, width=32)),
     labels=hnp.arrays(np.uint8, (1, 4, 5), elements=st.sampled_from([0, 1, 2, 255])),

@@ -103,7 +103,7 @@ def test_first_adam_step_by_hand() -> None:
     assert float(variable) == pytest.approx(-np.sqrt(0.1) * 0.2 / (np.sqrt(0.004) + 1), rel=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     gradients=st.lists(
         st.lists(st.floats(-100, 100, width=32, allow_subnormal=False), min_size=2, max_size=2),
@@ -207,7 +207,7 @@ def test_slow_start_then_stairs(graph: bool) -> None:
     np.testing.assert_array_equal(np.float32(rates), np.float32(expected))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     step=st.integers(0, 60_000),
     slow=st.integers(0, 500),

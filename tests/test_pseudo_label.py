@@ -59,7 +59,7 @@ def test_normalize_counts_all_replicas() -> None:
     np.testing.assert_allclose(halves, whole, rtol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     hnp.arrays(np.float32, (2, 5), elements=st.floats(-20, 20, width=32)),
     st.sampled_from([0.1, 0.3, 0.5, 0.7, 1.0]),

@@ -153,7 +153,7 @@ class TestImage:
         with pytest.raises(UserError, match=rf"^image a: {size[0]}x{size[1]} pixels .* at most 67,108,864"):
             decode.decode_image(png(*size, 8, 2, b"\0"), "a")
 
-    @settings(max_examples=300, deadline=None, derandomize=True)
+    @settings(max_examples=300)
     @given(st.sampled_from(["PNG", "JPEG"]), st.data())
     def test_damage_gives_pixels_or_one_clear_error(self, kind: str, data: st.DataObject) -> None:
         content = bytearray(encoded(RGB, kind, exif=exif(6)))
@@ -276,7 +276,7 @@ class TestColorMask:
         assert decoded.dtype == np.uint8
         np.testing.assert_array_equal(decoded, labels)
 
-    @settings(max_examples=50, deadline=None, derandomize=True)
+    @settings(max_examples=50)
     @given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=255, unique=True), st.data())
     def test_any_palette_round_trips(self, colors: list[Color], data: st.DataObject) -> None:
         ids = st.integers(0, len(colors) - 1)

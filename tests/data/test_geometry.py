@@ -54,7 +54,7 @@ def weak_views(draw):
     return random_example(*size), make_draws(scaled, offset, draw(st.booleans())), crop
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 @given(weak_views())
 def test_one_sampling_equals_resize_pad_crop_flip(view):
     (image, labels), draws, crop = view
@@ -177,7 +177,7 @@ def ranges(draw):
     return size, (minimum, maximum, factor)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(ranges())
 def test_sides_are_in_range(drawn):
     size, (minimum, maximum, factor) = drawn
@@ -202,7 +202,7 @@ def test_sides_are_the_same_in_a_data_set():
         np.testing.assert_array_equal(found, range_size_in_numpy(tuple(size), 24, 96, 8))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.integers(1, 40), st.sampled_from([0, 8]))
 def test_resize_to_a_range_aligns_the_corners(size, minimum, factor):
     image, labels = random_example(*size)

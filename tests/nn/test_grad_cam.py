@@ -37,6 +37,7 @@ def test_equals_a_tape_per_class(shape: tuple[int, ...], graph: bool) -> None:
     labels = random.integers(0, 2, (shape[0], 5)).astype(np.float32)
     classifier = tf_keras.layers.Dense(5)
     classifier.build([None, shape[-1]])
+    classifier.set_weights([random.uniform(-1, 1, (shape[-1], 5)), np.zeros(5)])
 
     def ours() -> tf.Tensor:
         return _cam(features, classifier, tf.constant(labels))
