@@ -52,6 +52,9 @@ def main(argv: Sequence[str]) -> None:
     if _THREADS.value:
         print(json.dumps(measure(_MODELS.value[0], _THREADS.value, height, width)))
         return
+    for model in _MODELS.value:
+        if (Path(model) / "config.json").is_file():
+            raise UserError(f"--models: {model} is a run directory; name what pseudoseg-export wrote of it")
     results = []
     for model in _MODELS.value:
         for threads in range(1, min(2, len(os.sched_getaffinity(0))) + 1):

@@ -38,7 +38,7 @@ _STEPS = flags.DEFINE_integer("steps", 5, "Timed steps.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file to write; none if absent.")
 _PART = flags.DEFINE_string("part", None, "Measure replicas:N or processes:N here; prints JSON.")
 
-_KINDS = ("replicas", "processes")
+_KINDS = {"replicas": "replica", "processes": "process"}
 _SMALL = (
     "model.backbone=mobilenet_v1",
     "data.crop_size=129",
@@ -82,12 +82,16 @@ def report(config: Config, results: dict[str, dict[str, float]]) -> str:
         first = next(iter(rates))
         for count, rate in rates.items():
             efficiency = (rate / int(count)) / (rates[first] / int(first))
-            lines.append(f"| {count} {kind} | {rate:.2f} | {efficiency:.2f} |")
+            lines.append(f"| {_counted(count, kind)} | {rate:.2f} | {efficiency:.2f} |")
     return "\n".join(lines)
 
 
+def _counted(count: int | str, kind: str) -> str:
+    return f"{count} {_KINDS[kind] if int(count) == 1 else kind}"
+
+
 def _images_per_second(config: Config, kind: str, count: int) -> float:
-    print(f"measuring: {count} {kind} ...", file=sys.stderr, flush=True)
+    print(f"measuring: {_counted(count, kind)} ...", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "benchmarks.scaling", *sys.argv[1:], f"--part={kind}:{count}"]
     workers = [f"localhost:{port}" for port in _free_ports(count)] if kind == "processes" else ["only"]
     processes = []

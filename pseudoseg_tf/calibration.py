@@ -90,7 +90,7 @@ def calibrate(
     config = config_io.load(run_dir)
     check_directory(out)
     info = read_info(os.path.join(run_dir, "dataset.json"))
-    checkpoint = find_checkpoint(run_dir, checkpoint)  # before the data, which may take long to open
+    find_checkpoint(run_dir, checkpoint)  # before the data, which may take long to open
     # The images are few. Before the data, because it also sets the number of threads.
     strategy = create_strategy(dataclasses.replace(config.runtime, strategy="one_device"))
     val = validation_images(config, run_dir, info)

@@ -37,7 +37,7 @@ _NOT_FREE = "runtime.deterministic"
 
 # Steps, sizes and seeds all end in signed 32-bit numbers somewhere in TensorFlow.
 _MAX_WHOLE = 2**31 - 1
-_ADDRESS = re.compile(r"[\w.-]+:\d{1,5}")
+_ADDRESS = re.compile(r"[\w.-]+:(\d{1,5})")
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, str]:
@@ -265,10 +265,15 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "runtime.tpu", on_tpu, f"empty with runtime.strategy={config.runtime.strategy}"
     yield "runtime.threads", config.runtime.threads >= 0, "0 (all cores) or greater"
     servers = config.runtime.input_servers
-    are_addresses = not servers or all(map(_ADDRESS.fullmatch, servers.split(",")))
+    are_addresses = not servers or all(map(_is_address, servers.split(",")))
     yield "runtime.input_servers", are_addresses, "empty or addresses such as localhost:5050,host2:5050"
     strict = not servers or data.on_bad_example == "fail"
     yield "data.on_bad_example", strict, "fail with runtime.input_servers"
+
+
+def _is_address(text: str) -> bool:
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and 0 < int(match[1]) < 65536
 
 
 def _source_rules(config: Config) -> Iterator[tuple[str, bool, str]]:

@@ -175,7 +175,7 @@ def evaluate(
     """
     config = config_io.load_for_evaluation(run_dir, scales, flip, window, overlap)
     info = read_info(os.path.join(run_dir, "dataset.json"))
-    checkpoint = find_checkpoint(run_dir, checkpoint)  # before the data, which may take long to open
+    find_checkpoint(run_dir, checkpoint)  # before the data, which may take long to open
     # Before the data, because it also sets the number of threads.
     strategy = create_strategy(config.runtime)
     val = validation_images(config, run_dir, info)

@@ -108,10 +108,11 @@ def test_a_mistake_is_one_line(flags: list[str], parts: list[str], tmp_path: Pat
     assert not run_dir.exists()
 
 
-def test_flags_that_are_no_numbers_say_so_in_our_words() -> None:
-    done = run_python("-m", "pseudoseg_tf.cli.export", "--min_same_class=x")
+@pytest.mark.parametrize(("value", "found"), [("x", ", found 'x'"), ("nan", "")])
+def test_flags_that_are_no_numbers_say_so_in_our_words(value: str, found: str) -> None:
+    done = run_python("-m", "pseudoseg_tf.cli.export", f"--min_same_class={value}")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: flag --min_same_class=x: must be a number, found 'x' (--help")
+    assert done.stderr.startswith(f"error: flag --min_same_class={value}: must be a number{found} (--help")
 
 
 def test_run_of_another_configuration_is_refused(folder: list[str], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from pseudoseg_tf.calibration import calibrate
 from pseudoseg_tf.config import DataConfig
 from pseudoseg_tf.data.geometry import padded_size
-from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, voc_palette
+from pseudoseg_tf.data.specs import IGNORE_LABEL, DatasetInfo, Source, voc_palette
 from pseudoseg_tf.errors import UserError
-from pseudoseg_tf.evaluate import Evaluator, evaluate
+from pseudoseg_tf.evaluate import Evaluator, evaluate, validation_images
 from pseudoseg_tf.inference import predict
 from pseudoseg_tf.metrics import SegmentationMetrics
 from tests.tiny import CLASS_NAMES, SIZES, STEP, TinyModel, make_run, random_images, random_labels
@@ -152,6 +154,25 @@ def test_scales_and_flip_of_the_call_go_before_those_of_the_run(tmp_path: Path) 
     assert quick["miou"] != careful["miou"]
     with pytest.raises(UserError, match=r"^data.eval_scales: found '0.0'"):
         evaluate(run_dir, scales=[0])
+
+
+@pytest.mark.parametrize("module", ["evaluate", "calibration"])
+def test_training_may_go_on_while_the_data_are_opened(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint that was the last one is removed, and a newer one is there."""
+    run_dir = make_run(tmp_path)
+    program = importlib.import_module(f"pseudoseg_tf.{module}")
+    last = Path(run_dir, "checkpoints/last")
+
+    def open_slowly(*args: Any) -> Source:
+        for path in last.glob(f"ckpt-{STEP}.*"):
+            path.rename(last / path.name.replace(str(STEP), str(STEP + 1)))
+        return validation_images(*args)
+
+    monkeypatch.setattr(program, "validation_images", open_slowly)
+    result = evaluate(run_dir) if module == "evaluate" else calibrate(run_dir)
+    assert result["checkpoint"] == str(last / f"ckpt-{STEP + 1}")
 
 
 def test_evaluate_refuses_other_classes_than_the_run_has(run_dir: str) -> None:

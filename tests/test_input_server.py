@@ -204,7 +204,8 @@ def test_a_name_that_is_not_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["localhost", "localhost:", ":5050", "a:5050,", "http://a:5050", "a:5050 b:1"]
+    "value",
+    ["localhost", "localhost:", ":5050", "a:0", "a:65536", "a:5050,", "http://a:5050", "a:5050 b:1"],
 )
 def test_a_wrong_address(value: str, config: Config) -> None:
     changed = config_io.apply_overrides(config, [f"runtime.input_servers={value}"])

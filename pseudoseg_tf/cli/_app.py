@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -53,6 +54,10 @@ def run(main: Callable[[Sequence[str]], None], takes_words: bool = False) -> Non
             for pythons, ours in _NUMBERS.items():
                 said = said.replace(pythons, ours)
             _fail(f"{said} (--help lists the flags)")
+        for name, value in flags.FLAGS.flag_values_dict().items():
+            # Python reads this as a number, within whatever bounds.
+            if isinstance(value, float) and math.isnan(value):
+                _fail(f"flag --{name}=nan: must be a number (--help lists the flags)")
         if rest[1:] and not takes_words:
             _fail(f"unexpected argument {rest[1]!r}; every input is a flag (--help lists them)")
         if flags.FLAGS["verbosity"].using_default_value:

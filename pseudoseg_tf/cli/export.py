@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     if not _OUT.value:
         raise UserError("--out: missing; name the directory to write, such as runs/first/model")
     how = _prediction_flags.values()
-    size = None if _SIZE.value is None else read_flag("--size", "data.eval_size", _SIZE.value)
+    size = None if _SIZE.value is None else read_flag("--size", "data.crop_size", _SIZE.value)
     precision = (
         None if _PRECISION.value is None else read_flag("--precision", "runtime.precision", _PRECISION.value)
     )
