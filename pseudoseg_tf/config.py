@@ -162,7 +162,7 @@ class DataConfig:
     cutout: int = 50
     # Training examples that cannot be read, decoded or used: fail stops and names the first; skip takes another
     # example in place of each, the same one whenever the run is repeated or continued, and lists it in
-    # bad_examples.txt of the run. Evaluation always stops.
+    # bad_examples.txt of the run; self-training makes no pseudo labels of them. Evaluation always stops.
     on_bad_example: Literal["fail", "skip"] = "fail"
     # skip: how many different ones may be left out before the run stops; 0 or greater.
     max_bad_examples: int = 100

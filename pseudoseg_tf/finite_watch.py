@@ -39,19 +39,33 @@ class FiniteWatch(tf.Module):
         self._losses = _replica_variable([0.0] * len(self._names), tf.float32)
 
     def see_losses(
-        self, step: tf.Tensor, losses: Mapping[str, tf.Tensor], across_replicas: AcrossReplicas
+        self,
+        step: tf.Tensor,
+        losses: Mapping[str, tf.Tensor],
+        across_replicas: AcrossReplicas,
+        part: int | tf.Tensor = 0,
     ) -> None:
-        """Looks at the shares of one replica in the loss terms of ``step`` (int64, from 0)."""
+        """Looks at the shares of one replica in the loss terms of ``step`` (int64, from 0), or of a ``part`` of it."""
         values = across_replicas(tf.stack([losses[name] for name in self._names]))
         # Of the latest step, or of the one remembered.
-        self._losses.assign(tf.where(self._step < 0, values, self._losses))
+        counted = tf.logical_or(self._step < 0, self._step == tf.cast(step, tf.int64))
+        before = tf.where(tf.equal(part, 0), tf.zeros_like(values), self._losses)
+        self._losses.assign(tf.where(counted, before + values, self._losses))
         self._remember(step, tf.reduce_all(tf.math.is_finite(values)))
 
     def see_gradients(
-        self, step: tf.Tensor, gradients: Sequence[tf.Tensor], across_replicas: AcrossReplicas
+        self,
+        step: tf.Tensor,
+        gradients: Sequence[tf.Tensor],
+        across_replicas: AcrossReplicas,
+        expected: bool | tf.Tensor = False,
     ) -> None:
-        """Looks at the norm of one replica's gradients of ``step``, after its losses."""
-        finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
+        """Looks at the norm of one replica's gradients of ``step``, after its losses.
+
+        Args:
+            expected: one that is not finite is no mistake: the scale of float16 losses is yet to be found.
+        """
+        finite = tf.logical_or(tf.math.is_finite(tf.linalg.global_norm(gradients)), expected)
         others = across_replicas(tf.where(finite, 0.0, 1.0))
         self._remember(step, others == 0.0)
 

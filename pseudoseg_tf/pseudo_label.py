@@ -40,7 +40,9 @@ def sharpen(probabilities: tf.Tensor, temperature: float) -> tf.Tensor:
     """p^(1/T) / sum over classes; 1 changes nothing, smaller is sharper."""
     if temperature == 1.0:
         return probabilities
-    powered = tf.pow(probabilities, 1.0 / temperature)
+    # Of the ratio to the largest, whose power cannot vanish: the factor is the same in every class.
+    largest = tf.reduce_max(probabilities, -1, keepdims=True)
+    powered = tf.pow(probabilities / largest, 1.0 / temperature)
     return powered / tf.reduce_sum(powered, -1, keepdims=True)
 
 

@@ -19,8 +19,9 @@ from pseudoseg_tf import config_io
 from pseudoseg_tf.assembly import create_model, create_strategy
 from pseudoseg_tf.checkpoint import restore_model
 from pseudoseg_tf.config import Config, RuntimeConfig
+from pseudoseg_tf.data.bad_examples import BadExamples, listed
 from pseudoseg_tf.data.decode import decode_image
-from pseudoseg_tf.data.pseudo_labeled import mask_path, not_labeled
+from pseudoseg_tf.data.pseudo_labeled import BAD_EXAMPLES, mask_path, not_labeled
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL, Source
 from pseudoseg_tf.errors import UserError
@@ -58,12 +59,18 @@ class SelfTraining:
     labeled: int
     unlabeled: Source
 
+    @property
+    def bad_examples(self) -> str:
+        """List of images that cannot be read, and so have no pseudo label."""
+        return os.path.join(self.pseudo_labels, BAD_EXAMPLES)
+
     def missing(self) -> list[int]:
-        """Positions of the images of ``unlabeled`` that have no pseudo label yet."""
+        """Positions of the images of ``unlabeled`` that have no pseudo label yet, and are not listed as bad."""
+        bad = set(listed(self.bad_examples, self.unlabeled.ids))
         return [
             index
             for index, record_id in enumerate(self.unlabeled.ids)
-            if not os.path.isfile(mask_path(self.pseudo_labels, record_id))
+            if record_id not in bad and not os.path.isfile(mask_path(self.pseudo_labels, record_id))
         ]
 
 
@@ -169,7 +176,8 @@ def write_pseudo_labels(parts: SelfTraining, scores: dict[str, Any], log: Log = 
       log: takes a line on what was written.
 
     Raises:
-      UserError: there are pseudo labels of another teacher, or an image cannot be read.
+      UserError: there are pseudo labels of another teacher; an image cannot be read, and ``data.on_bad_example`` is
+        "fail", or there are too many of them.
     """
     path = os.path.join(parts.pseudo_labels, _DESCRIPTION)
     teacher = {name: scores[name] for name in ("step", "miou", "pixel_accuracy", "ece")}
@@ -185,20 +193,32 @@ def write_pseudo_labels(parts: SelfTraining, scores: dict[str, Any], log: Log = 
         return
     write_json(path, description)
     pseudo_label = _teacher(parts)
-    kept = pixels = 0
+    data = parts.teacher.data
+    bad_examples = BadExamples(parts.bad_examples, data.max_bad_examples)
+    written = kept = pixels = 0
     with Progress(len(missing), "pseudo labels") as progress:
         for index in missing:
-            record = parts.unlabeled.read(index)
-            labels = pseudo_label(decode_image(record.image, record.image_name))
+            progress.update()
+            try:
+                record = parts.unlabeled.read(index)
+                image = decode_image(record.image, record.image_name)
+            except UserError as error:
+                if data.on_bad_example == "fail":
+                    raise
+                bad_examples.add(parts.unlabeled.ids[index], str(error))
+                continue
+            labels = pseudo_label(image)
             path = mask_path(parts.pseudo_labels, record.id)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             save_palette_png(path, labels, parts.unlabeled.info.palette)
+            written += 1
             kept += int((labels != IGNORE_LABEL).sum())
             pixels += labels.size
-            progress.update()
+    bad_examples.report(log)
     log(
-        f"{len(missing)} of {len(parts.unlabeled)} written, {len(parts.unlabeled) - len(missing)} were there; "
-        f"{100 * kept / pixels:.1f} % of the pixels have a confidence above {parts.threshold:g}, the others are ignored"
+        f"{written} of {len(parts.unlabeled)} written, {len(parts.unlabeled) - len(missing)} were there; "
+        f"{100 * kept / max(pixels, 1):.1f} % of the pixels have a confidence above {parts.threshold:g}, the others "
+        "are ignored"
     )
 
 

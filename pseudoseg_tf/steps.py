@@ -177,7 +177,7 @@ def pseudoseg_losses(
     # How often the reference passes these images through the backbone.
     weak_passes, labeled_passes = 1, 1
     if options.repeat_statistics:
-        weak_passes += classify_weak
+        weak_passes += classify_weak and not options.weak_inference
         labeled_passes += options.use_attention + (weakly and options.classify_labeled)
     terms = {name: tf.constant(0.0) for name in ("classification", "attention")}
     # Passes with moving statistics come before any batch norm is updated.

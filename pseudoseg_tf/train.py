@@ -32,6 +32,7 @@ from pseudoseg_tf.interruption import STOPPED, Interrupted, StopSignals
 from pseudoseg_tf.panel import Panel
 from pseudoseg_tf.records import Console, JsonLines, Log
 from pseudoseg_tf.run_lock import claimed
+from pseudoseg_tf.single_image import single_image_notes
 from pseudoseg_tf.summaries import forget_after
 from pseudoseg_tf.trainer import Trainer
 from pseudoseg_tf.workers import Workers
@@ -95,9 +96,11 @@ class _Run:
         last, best = (checkpoint_directory(run_dir, which) for which in ("last", "best"))
         begun = bool(checkpoint_prefixes(last))
         # A run that goes on was told when it began.
-        reach = [] if begun else reach_notes(config)
+        learning = (
+            [] if begun else reach_notes(config) + single_image_notes(config, strategy.num_replicas_in_sync)
+        )
         speed = cpu_speed_notes(config.runtime)
-        for note in (*sources.notes, *cache_notes(config.data.cache), *reach, *speed):
+        for note in (*sources.notes, *cache_notes(config.data.cache), *learning, *speed):
             log(note)
         with strategy.scope():
             model = create_model(config, sources.info, None if begun else log)
@@ -222,6 +225,10 @@ class _Run:
         """Whatever of this is due after ``done`` steps and has not been done yet."""
         every = self._config.train
         due = done % every.evaluate_every == 0 or done == every.steps
+        saves = done % every.checkpoint_every == 0 or done == every.steps
+        if due or saves:
+            # What is scored and goes on from here is what a checkpoint holds.
+            self.trainer.share_statistics()
         if due and self._history.last_step < done:
             # It can be broken off, and done again when the run continues.
             with self._breakable(), _without_output():
@@ -231,7 +238,7 @@ class _Run:
             self._log(_score_line(self._history.entries[-1]) + ("  (best so far)" if is_best else ""))
         is_best = self._best_step == done
         # First the one that the run continues from: then the best is never one that the history lacks.
-        if is_best or done % every.checkpoint_every == 0 or done == every.steps:
+        if is_best or saves:
             self._last.save(done)
         if is_best:
             self._best.save(done)

@@ -133,6 +133,18 @@ class Trainer(orbit.StandardTrainer):
         with self._strategy.scope():
             self._watch.check()
 
+    def share_statistics(self) -> None:
+        """Gives all replicas the mean of their moving statistics, which is what a checkpoint holds."""
+        if self._strategy.num_replicas_in_sync > 1:
+            with self._strategy.scope():
+                self._assign_means()
+
+    @tf.function
+    def _assign_means(self) -> None:
+        for variable in self._model.non_trainable_variables:
+            if variable.aggregation == tf.VariableAggregation.MEAN:
+                variable.assign(variable.read_value())
+
     def create_train_loop_fn(self) -> Callable[[Iterator[Any], tf.Tensor], None]:
         """A loop on the host, where signals arrive; on TPUs one in the graph, where steps are not waited for."""
         if isinstance(self._strategy, tf.distribute.TPUStrategy):
@@ -220,7 +232,7 @@ class Trainer(orbit.StandardTrainer):
             across_replicas=self._across_replicas,
         )
         assert self._accumulator is not None
-        self._accumulator.add(self._gradients(part_of(batch, number, parts), weights))
+        self._accumulator.add(self._gradients(part_of(batch, number, parts), weights, number))
 
     def _apply_parts(self) -> None:
         assert self._accumulator is not None
@@ -235,7 +247,9 @@ class Trainer(orbit.StandardTrainer):
             decay=train.weight_decay,
         )
 
-    def _gradients(self, batch: Mapping[str, Examples], weights: steps.LossWeights) -> list[tf.Tensor | None]:
+    def _gradients(
+        self, batch: Mapping[str, Examples], weights: steps.LossWeights, part: int | tf.Tensor = 0
+    ) -> list[tf.Tensor | None]:
         """The gradient of the total, and what the console and the records say of these examples."""
         train = self._config.train
         scale = self._optimizer.get_scaled_loss if self._scales_losses else tf.identity
@@ -259,7 +273,7 @@ class Trainer(orbit.StandardTrainer):
                 pixels=pixels,
                 gradients=gradients,
             )
-        self._watch.see_losses(self._optimizer.iterations, terms, self._across_replicas)
+        self._watch.see_losses(self._optimizer.iterations, terms, self._across_replicas, part)
         for name, metric in self._losses.items():
             metric.update_state(terms[name])
         if self._pseudo_metrics:
@@ -276,12 +290,13 @@ class Trainer(orbit.StandardTrainer):
         return gradients.values
 
     def _apply(self, gradients: Sequence[tf.Tensor | None]) -> None:
+        can_shrink: bool | tf.Tensor = False
         if self._scales_losses:
-            # It looks for overflow itself, which is no mistake of anybody's.
+            # Where the gradient overflows the optimizer leaves the step out and halves the scale, down to 1.
+            can_shrink = self._optimizer.loss_scale > 1.0
             gradients = self._optimizer.get_unscaled_gradients(gradients)
-        else:
-            known = [gradient for gradient in gradients if gradient is not None]
-            self._watch.see_gradients(self._optimizer.iterations, known, self._across_replicas)
+        known = [gradient for gradient in gradients if gradient is not None]
+        self._watch.see_gradients(self._optimizer.iterations, known, self._across_replicas, can_shrink)
         # The shares of the replicas add up to the gradient of the global batch; the optimizer sums them.
         self._optimizer.apply_gradients(
             [

@@ -16,6 +16,7 @@ from pseudoseg_tf.config import Config
 from pseudoseg_tf.data import pipeline
 from pseudoseg_tf.data.sources import Sources, open_sources
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.finite_watch import NonFiniteStep
 from pseudoseg_tf.losses import PixelLossOptions
 from pseudoseg_tf.optim import Momentum
 from pseudoseg_tf.pseudo_label import one_replica
@@ -189,6 +190,22 @@ def test_an_overflow_in_float16_leaves_the_step_out(config: Config, sources: Sou
         np.testing.assert_array_equal(old, new)
     # The loss itself is not scaled.
     assert 0.5 < float(trainer._losses["supervised"].result()) < 2
+    trainer.check_finite()
+
+
+def test_a_gradient_in_float16_that_no_scale_makes_finite(config: Config, sources: Sources) -> None:
+    """Down to a scale of 1 it is the scale's; then it is the run's."""
+    config = config_io.apply_overrides(config, ["runtime.precision=float16", "train.mode=supervised"])
+    optimizer = tf_keras.mixed_precision.LossScaleOptimizer(Momentum(0.1, 0.9), initial_scale=2.0)
+    trainer = _trainer(config, sources, optimizer)
+    spoiled = [tf.fill(variable.shape, np.nan) for variable in trainer._variables]
+    trainer._apply(spoiled)
+    assert float(optimizer.loss_scale) == 1.0
+    trainer.check_finite()
+    trainer._apply(spoiled)
+    with pytest.raises(NonFiniteStep) as error:
+        trainer.check_finite()
+    assert error.value.step == 1
 
 
 def test_float16_learns_as_float32_does(config: Config, sources: Sources) -> None:

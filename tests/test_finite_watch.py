@@ -49,6 +49,37 @@ def test_a_gradient_is_enough(gradient: float) -> None:
     assert (error.value.step, error.value.losses) == (1, {"total": 2.0, "decay": 0.25})
 
 
+def test_the_losses_of_a_step_are_those_of_its_parts() -> None:
+    """The step before, and parts after the one that is not finite, included or not."""
+    watch = FiniteWatch(["total"])
+    see_part = tf.function(
+        lambda step, part, total: watch.see_losses(step, {"total": total}, one_replica, part)
+    )
+    for step, parts in ((4, (1.0, 2.0)), (5, (8.0, 16.0)), (6, (1.0, 2.0))):
+        for part, total in enumerate(parts):
+            see_part(tf.constant(step, tf.int64), tf.constant(part), tf.constant(total))
+        gradient = math.nan if step == 5 else 1.0
+        watch.see_gradients(tf.constant(step, tf.int64), [tf.constant(gradient)], one_replica)
+    with pytest.raises(NonFiniteStep) as error:
+        watch.check()
+    assert (error.value.step, error.value.losses) == (5, {"total": 24.0})
+    watch.reset()
+    for part, total in enumerate((3.0, math.inf, 4.0)):
+        see_part(tf.constant(7, tf.int64), tf.constant(part), tf.constant(total))
+    with pytest.raises(NonFiniteStep) as error:
+        watch.check()
+    assert (error.value.step, error.value.losses) == (7, {"total": math.inf})
+
+
+def test_an_expected_overflow_is_no_mistake() -> None:
+    watch = FiniteWatch(["total"])
+    for step, expected in ((0, True), (1, tf.constant(True)), (2, tf.constant(False))):
+        watch.check()
+        watch.see_gradients(tf.constant(step, tf.int64), [tf.constant(math.inf)], one_replica, expected)
+    with pytest.raises(NonFiniteStep):
+        watch.check()
+
+
 def test_all_replicas_remember_what_one_saw(two_replicas: tf.distribute.Strategy) -> None:
     with two_replicas.scope():
         watch = FiniteWatch(["total"])

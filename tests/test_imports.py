@@ -26,6 +26,7 @@ LAYERS = [
     [
         "aspp_reach",
         "cpu_speed",
+        "single_image",
         "checkpoint_files",
         "losses",
         "metrics",

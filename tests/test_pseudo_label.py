@@ -62,7 +62,7 @@ def test_normalize_counts_all_replicas() -> None:
 @settings(max_examples=50)
 @given(
     hnp.arrays(np.float32, (2, 5), elements=st.floats(-20, 20, width=32)),
-    st.sampled_from([0.1, 0.3, 0.5, 0.7, 1.0]),
+    st.sampled_from([1e-6, 0.01, 0.1, 0.3, 0.5, 0.7, 1.0]),
 )
 def test_sharpen_keeps_a_distribution_and_its_order(logits: np.ndarray, temperature: float) -> None:
     probabilities = tf.nn.softmax(logits)
@@ -76,6 +76,14 @@ def test_sharpen_keeps_a_distribution_and_its_order(logits: np.ndarray, temperat
 
 def test_sharpen_squares_at_one_half() -> None:
     np.testing.assert_allclose(sharpen(tf.constant([0.25, 0.75]), 0.5), [0.1, 0.9], rtol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.02, 1e-6])
+def test_sharpen_keeps_equal_classes_equal_however_many(temperature: float) -> None:
+    """The power of each alone would vanish: 81 classes at 0.05."""
+    np.testing.assert_allclose(
+        sharpen(tf.fill([1, 81], 1 / 81), temperature), np.full([1, 81], 1 / 81), rtol=1e-6
+    )
 
 
 def test_harden_is_one_hot_of_the_best_class() -> None:

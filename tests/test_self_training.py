@@ -18,6 +18,7 @@ from PIL import Image
 from pseudoseg_tf import config_io
 from pseudoseg_tf.cli.plan import self_training_plan
 from pseudoseg_tf.config import Config
+from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import IGNORE_LABEL
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.evaluate import evaluate
@@ -169,6 +170,52 @@ def test_a_damaged_image_leaves_the_pseudo_labels_before_it(finished: Finished) 
             (folder / name).write_bytes(content)
 
 
+def test_a_damaged_image_is_left_out_if_that_is_wanted(finished: Finished, tmp_path: Path) -> None:
+    """The student learns without it; mended, it gets its pseudo label."""
+    config = config_io.apply_overrides(finished.config, ["data.on_bad_example=skip"])
+    run = tmp_path / "run"
+    shutil.copytree(finished.run_dir / "teacher", run / "teacher")
+    image = finished.folder / "images/4.png"
+    whole = image.read_bytes()
+    lines: list[str] = []
+    try:
+        image.write_bytes(whole[:-100])
+        result = self_train(config, str(run), THRESHOLD, lines.append, "folder")
+        assert result["student"]["last"]["step"] == 2
+        folder = run / "pseudo_labels"
+        (listed,) = (folder / "bad_examples.txt").read_text().splitlines()
+        assert listed.startswith(f"4\timage {image}: damaged (")
+        assert f"left out: image {image}: damaged (" in "\n".join(lines)
+        assert any(line.startswith("2 of 3 written, 0 were there; ") for line in lines)
+        assert sorted(path.stem for path in folder.glob("*.png")) == ["3", "5"]
+        parts = prepare(config, str(run))
+        assert parts.missing() == []
+        student = open_sources(parts.student.data, "supervised").labeled
+        assert set(student.ids) == {"0", "1", "2", "3", "5"}
+    finally:
+        image.write_bytes(whole)
+    (folder / "bad_examples.txt").unlink()
+    write_pseudo_labels(parts, finished.results["teacher"]["last"])
+    assert (folder / "4.png").read_bytes() == (finished.run_dir / "pseudo_labels/4.png").read_bytes()
+
+
+def test_more_damaged_images_than_allowed(finished: Finished, tmp_path: Path) -> None:
+    overrides = ["data.on_bad_example=skip", "data.max_bad_examples=0"]
+    run = tmp_path / "run"
+    shutil.copytree(finished.run_dir / "teacher", run / "teacher")
+    parts = prepare(config_io.apply_overrides(finished.config, overrides), str(run))
+    image = finished.folder / "images/4.png"
+    whole = image.read_bytes()
+    try:
+        image.write_bytes(whole[:-100])
+        with pytest.raises(
+            UserError, match=r"pseudo_labels/bad_examples\.txt: 1 examples cannot be used, data"
+        ):
+            write_pseudo_labels(parts, finished.results["teacher"]["last"])
+    finally:
+        image.write_bytes(whole)
+
+
 def test_pseudo_labels_of_another_threshold_or_teacher_are_refused(finished: Finished) -> None:
     with pytest.raises(
         UserError, match=rf"pseudo_labels: pseudo labels of the threshold {THRESHOLD:g}, now it is 0\.5"
@@ -279,7 +326,7 @@ def test_pool_of_labeled_images_alone_is_refused(finished: Finished, tmp_path: P
         ([], "--run_dir: missing"),
         (["--run_dir=DIR"], "--preset: missing, no run in DIR/teacher"),
         (["--run_dir=DIR", "--preset=shapes", "--threshold=1"], "--threshold: found 1, must be 0 or greater"),
-        (["--run_dir=DIR", "--preset=shapes", "--threshold=nan"], "--threshold: found nan"),
+        (["--run_dir=DIR", "--preset=shapes", "--threshold=nan"], "flag --threshold=nan: must be a number"),
         (["--run_dir=DIR", "--preset=folder"], "data.images: found ''"),
     ],
 )

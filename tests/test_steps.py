@@ -159,6 +159,7 @@ def test_pixel_options_reach_both_losses_of_pixel_labels(batches) -> None:
         steps.PseudoLabelOptions(repeat_statistics=False),
         steps.PseudoLabelOptions(use_attention=False, source="decoder"),
         steps.PseudoLabelOptions(classify_labeled=True),
+        steps.PseudoLabelOptions(weak_inference=True),
     ],
 )
 def test_batch_norm_statistics_follow_the_passes_of_the_reference(
@@ -168,13 +169,17 @@ def test_batch_norm_statistics_follow_the_passes_of_the_reference(
     labeled, additional = batches
     model, plain = _model(), _model()
     _run(model, batches, weakly=weakly, options=options)
-    more_weak = weakly and not options.classify_labeled
+    classify_weak = weakly and not options.classify_labeled
     more_labeled = options.use_attention + (weakly and options.classify_labeled)
-    passes = ((additional["weak"], more_weak), (additional["strong"], 0), (labeled["image"], more_labeled))
-    for images, more in passes:
-        plain(images, training=True)
-        for _ in range(more if options.repeat_statistics else 0):
-            plain.features(images, training=True)
+    if not options.weak_inference:
+        plain(additional["weak"], training=True)
+    # With moving statistics for the pseudo label, the only pass is that of the classifier.
+    for _ in range(classify_weak * (options.weak_inference or options.repeat_statistics)):
+        plain.features(additional["weak"], training=True)
+    plain(additional["strong"], training=True)
+    plain(labeled["image"], training=True)
+    for _ in range(more_labeled * options.repeat_statistics):
+        plain.features(labeled["image"], training=True)
     _assert_same_statistics(model, plain)
 
 

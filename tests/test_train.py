@@ -339,6 +339,18 @@ def _steps(
     return output, [variable.numpy() for variable in model.variables]
 
 
+@pytest.mark.usefixtures("tiny_backbone")
+def test_the_score_of_two_replicas_is_that_of_the_checkpoint(folder: Path, tmp_path: Path) -> None:
+    """Each has seen other images, of which its moving statistics alone would tell."""
+    overrides = ["runtime.strategy=mirrored", "data.batch_labeled=4", "train.evaluate_every=2"]
+    overrides += ["model.batch_norm_decay=0.5", "train.learning_rate=0.1"]
+    config = config_io.apply_overrides(small_config(folder, "supervised", steps=4), overrides)
+    scored = train(config, str(tmp_path / "run"), _quiet)["last"]
+    found = evaluate(str(tmp_path / "run"))
+    for name in ("miou", "pixel_accuracy", "ece"):
+        assert found[name] == pytest.approx(scored[name], rel=1e-6), name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["supervised", "unlabeled", "weakly"])
 def test_two_replicas_equal_one_on_the_same_global_batch(

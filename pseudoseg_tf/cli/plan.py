@@ -8,9 +8,11 @@ import shutil
 import textwrap
 from pathlib import Path
 
+import tensorflow as tf
+
 from pseudoseg_tf.aspp_reach import reach_notes
 from pseudoseg_tf.checkpoint import check_initial_weights
-from pseudoseg_tf.config import Config
+from pseudoseg_tf.config import Config, RuntimeConfig
 from pseudoseg_tf.config_io import as_text, to_dict, validate_for_classes
 from pseudoseg_tf.cost import forward_passes, images_at_once, parts_of_batch, passes, scaled_schedule
 from pseudoseg_tf.cpu_speed import cpu_speed_notes
@@ -23,6 +25,7 @@ from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.nn.pass_cost import count_pass
 from pseudoseg_tf.nn.sliding_window import window_stride
 from pseudoseg_tf.self_training import prepare
+from pseudoseg_tf.single_image import single_image_notes
 from pseudoseg_tf.workers import check_cluster
 
 
@@ -90,6 +93,7 @@ def plan(
         *sources.notes,
         *cache_notes(data.cache),
         *reach_notes(config),
+        *single_image_notes(config, _visible_replicas(config.runtime)),
         *cpu_speed_notes(config.runtime),
     )
     paragraphs += [
@@ -138,6 +142,12 @@ def self_training_plan(config: Config, run_dir: str, threshold: float | None) ->
             *(textwrap.fill(text, 110, subsequent_indent="  ") for text in paragraphs),
         ]
     )
+
+
+def _visible_replicas(runtime: RuntimeConfig) -> int:
+    """What this machine would run on; 1 where others are to take part."""
+    gpus = tf.config.list_physical_devices("GPU")
+    return max(1, len(gpus)) if runtime.strategy in ("auto", "mirrored") else 1
 
 
 def _stream(source: Source, batch: int, steps: int) -> str:

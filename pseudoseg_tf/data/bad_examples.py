@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,7 @@ class BadExamples:
         self._limit = limit
         self._lock = threading.Lock()
         self._unreported: list[str] = []
-        self._reasons: dict[str, str] = {}
-        if self._path.exists():
-            for line in filter(None, read_lines(path, "bad examples")):
-                record_id, _, reason = line.partition("\t")
-                self._reasons[record_id] = reason
+        self._reasons = _read(path)
         self._check()
 
     def add(self, record_id: str, reason: str) -> None:
@@ -45,7 +41,7 @@ class BadExamples:
           UserError: there are now more than `limit`, or the list cannot be written.
         """
         # Names in records may hold any character; a line is one example.
-        record_id, reason = " ".join(record_id.split()), " ".join(reason.split())
+        record_id, reason = _one_line(record_id), _one_line(reason)
         with self._lock:
             self._check()  # Other threads read on for a while after the one that found too many.
             if record_id in self._reasons:
@@ -71,6 +67,25 @@ class BadExamples:
                 f"{self._limit}; the last: {list(self._reasons.values())[-1]}; mend them and delete this list, or set "
                 "a larger bound"
             )
+
+
+def listed(path: str | os.PathLike[str], ids: Iterable[str]) -> list[str]:
+    """Returns those of the ids that such a file lists; a file that is absent lists none.
+
+    Raises:
+      UserError: the list cannot be read.
+    """
+    found = _read(path)
+    return [record_id for record_id in ids if _one_line(record_id) in found]
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, str]:
+    lines = filter(None, read_lines(path, "bad examples")) if os.path.exists(path) else ()
+    return {record_id: reason for record_id, _, reason in (line.partition("\t") for line in lines)}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def replacements(index: int, length: int, seed: tuple[int, int], counter: int) -> Iterator[int]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import posixpath
 
+from pseudoseg_tf.data.bad_examples import listed
 from pseudoseg_tf.data.decode import read_encoded
 from pseudoseg_tf.data.selection import Selection, without
 from pseudoseg_tf.data.specs import DatasetInfo, Record, Source
 from pseudoseg_tf.data.splits import check_disjoint
 from pseudoseg_tf.errors import UserError
+
+# In a folder of pseudo labels: the images that have none, because they cannot be read; a list of `BadExamples`.
+BAD_EXAMPLES = "bad_examples.txt"
 
 
 def mask_path(root: str | os.PathLike[str], record_id: str, ending: str = ".png") -> str:
@@ -143,12 +147,16 @@ def join_pseudo_labeled(
       labeled: `data.labeled`.
       unlabeled: `data.unlabeled`; labeled images among them keep their masks and do not count twice.
       val: `data.val`.
-      root: `data.pseudo_labels`.
+      root: `data.pseudo_labels`; what its list of bad examples names is left out.
       times: `data.repeat_labeled`.
 
     Raises:
       UserError: a mask is missing, no image is left, or one is a validation image.
     """
     check_disjoint(unlabeled.ids, "data.unlabeled", val.ids, "data.val")
-    pseudo_labeled = PseudoLabeledSource(not_labeled(unlabeled, labeled), root)
-    return JoinedSource(labeled, times, pseudo_labeled)
+    others = not_labeled(unlabeled, labeled)
+    bad_examples = os.path.join(root, BAD_EXAMPLES)
+    readable = without(others, listed(bad_examples, others.ids))
+    if not len(readable):
+        raise UserError(f"{bad_examples}: none of the {len(others)} unlabeled images can be read; mend them")
+    return JoinedSource(labeled, times, PseudoLabeledSource(readable, root))

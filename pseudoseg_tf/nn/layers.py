@@ -236,7 +236,12 @@ class BatchNorm(tf_keras.layers.Layer):
 
     Training: normalizes by the batch's (biased) variance; ``moving -= (moving - batch) * (1 - decay)``, where the
     moving variance takes the unbiased batch variance. ``synchronized``: statistics over all replicas.
+
+    Attributes:
+        frozen: training normalizes by the moving statistics, too, and leaves them alone.
     """
+
+    frozen = False
 
     def __init__(
         self,
@@ -270,6 +275,7 @@ class BatchNorm(tf_keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        training = training and not self.frozen
         gamma = tf.ones_like(self.beta) if self.gamma is None else self.gamma
         if training and self._synchronized:
             return self._synchronized_training(inputs, gamma)

@@ -86,6 +86,9 @@ class PseudoSegModel(tf_keras.Model):
         self.num_classes = num_classes
         self.has_background = background
         self.fine_tune_batch_norm = fine_tune_batch_norm
+        for layer in backbone.submodules:
+            if isinstance(layer, BatchNorm):
+                layer.frozen = not fine_tune_batch_norm
         # The reference concatenates the last stage first.
         self._hypercolumn = tuple(sorted(hypercolumn))
         self._mean_rgb = None if mean_rgb is None else np.array(mean_rgb, np.float32)
@@ -106,7 +109,7 @@ class PseudoSegModel(tf_keras.Model):
     def features(self, images: tf.Tensor, training: bool) -> EndPoints:
         """Backbone pass; its batch norm uses batch statistics only if they are being fine-tuned."""
         images = tf.cast(images, self.compute_dtype)
-        return self.backbone(images, training=training and self.fine_tune_batch_norm)
+        return self.backbone(images, training=training)
 
     def decode(self, end_points: EndPoints, training: bool) -> tf.Tensor:
         """End points -> float32 decoder_logits at stride 4."""

@@ -13,7 +13,7 @@ import tensorflow as tf
 from pseudoseg_tf._keras import tf_keras
 from pseudoseg_tf.nn.layers import BatchNorm, SeedSequence
 from pseudoseg_tf.nn.mobilenet import MobileNetV1
-from pseudoseg_tf.nn.model import build_model
+from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.nn.resnet import ResNetV1
 from pseudoseg_tf.nn.tf1_names import tf1_names
 from pseudoseg_tf.nn.xception import Xception65
@@ -182,22 +182,38 @@ def test_bfloat16_keeps_float32_where_it_matters() -> None:
         pytest.param("resnet_v1_50", False, marks=pytest.mark.slow),
     ],
 )
-def test_rematerialization_changes_nothing_but_memory(backbone: str, graph: bool) -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_rematerialization_changes_nothing_but_memory(
+    backbone: str, graph: bool, frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Same outputs, gradients and statistics, which the second computation leaves alone."""
+    recomputed = []
+    plain_grad = tf.recompute_grad
+    monkeypatch.setattr(tf, "recompute_grad", lambda block: recomputed.append(block) or plain_grad(block))
     width = {"width_multiplier": 0.25} if backbone == "mobilenet_v1" else {}
     images = tf.random.stateless_normal([2, 33, 33, 3], [0, 1])
     found = []
     for rematerialize in (False, True):
-        model = build_model(3, backbone, batch_norm_decay=0.9, rematerialize=rematerialize, **width, **SMALL)  # type: ignore[arg-type]
+        model = build_model(
+            3,
+            backbone,  # type: ignore[arg-type]
+            batch_norm_decay=0.9,
+            rematerialize=rematerialize,
+            fine_tune_batch_norm=not frozen,
+            **width,
+            **SMALL,
+        )
         network = model.backbone
 
-        def gradients(network: tf_keras.layers.Layer = network) -> list[tf.Tensor]:
+        def gradients(model: PseudoSegModel = model) -> list[tf.Tensor]:
+            network = model.backbone
             with tf.GradientTape() as tape:
-                end_points = network(images, training=True)
+                end_points = model.features(images, training=True)
                 loss = tf.reduce_mean(end_points.last**2) + tf.reduce_mean(end_points.skip**2)
             return [loss, *tape.gradient(loss, network.trainable_variables)]
 
         values = (tf.function(gradients) if graph else gradients)()
+        assert bool(recomputed) == rematerialize
         found.append((values, network.non_trainable_variables))
     (plain, statistics), (again, statistics_again) = found
     for ours, theirs in zip(again, plain, strict=True):
