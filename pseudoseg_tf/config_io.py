@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import pseudoseg_tf
-from pseudoseg_tf.config import Config
+from pseudoseg_tf.config import Config, DataConfig
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import check_directory, read_json, write_json
 
@@ -340,6 +340,7 @@ def check_run_dir(run_dir: str | os.PathLike[str], config: Config) -> bool:
       UserError: if the directory holds a run of another configuration, or cannot be written.
     """
     check_directory(run_dir)
+    check_apart(run_dir, config.data)
     run_dir = Path(run_dir).absolute()
     if (run_dir / "config.json").exists():
         before, now = flatten(load(run_dir)), flatten(config)
@@ -350,14 +351,25 @@ def check_run_dir(run_dir: str | os.PathLike[str], config: Config) -> bool:
                 f"{key} was {as_text(before[key])!r}, now {as_text(now[key])!r}" for key in changed[:3]
             )
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            longer = "; the learning rate falls over train.steps: a longer run is another one"
             raise UserError(
-                f"{run_dir}: holds a run of another configuration ({shown}{more}); "
-                "take another run directory, or the same values to continue"
+                f"{run_dir}: holds a run of another configuration ({shown}{more}); take another run directory, or the "
+                f"same values to continue{longer if changed == ['train.steps'] else ''}"
             )
         return True
     if (run_dir / "checkpoints").exists():
         raise UserError(f"{run_dir}: holds checkpoints but no config.json; take another run directory")
     return False
+
+
+def check_apart(directory: str | os.PathLike[str], data: DataConfig) -> None:
+    """Raises UserError if what is to be written into a directory would lie among images or masks."""
+    for key in ("images", "masks"):
+        folder = getattr(data, key)
+        if folder and os.path.realpath(folder) == os.path.realpath(directory):
+            raise UserError(
+                f"{os.fspath(directory)}: the folder of data.{key}; name another directory to write to"
+            )
 
 
 def save(run_dir: str | os.PathLike[str], preset: str, config: Config) -> None:

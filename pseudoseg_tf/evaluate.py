@@ -19,7 +19,7 @@ from pseudoseg_tf.data.pipeline import evaluation_dataset
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import DatasetInfo, Source
 from pseudoseg_tf.errors import UserError
-from pseudoseg_tf.files import write_json
+from pseudoseg_tf.files import check_directory, write_json
 from pseudoseg_tf.inference import predict_as_configured, read_info
 from pseudoseg_tf.metrics import Reliability, SegmentationMetrics
 from pseudoseg_tf.nn.model import PseudoSegModel
@@ -175,6 +175,7 @@ def evaluate(
     """
     config = config_io.load_for_evaluation(run_dir, scales, flip, window, overlap)
     info = read_info(os.path.join(run_dir, "dataset.json"))
+    check_directory(run_dir)
     find_checkpoint(run_dir, checkpoint)  # before the data, which may take long to open
     # Before the data, because it also sets the number of threads.
     strategy = create_strategy(config.runtime)

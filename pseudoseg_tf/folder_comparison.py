@@ -75,7 +75,9 @@ def draw_lists(data: Path, out: Path, part: int, seed: int = 0, frequent: Sequen
     out.mkdir(parents=True, exist_ok=True)
     labeled = ids if part == 1 else _draw(data, ids, part, seed, frequent)
     write_ids(out / "labeled.txt", labeled)
-    write_ids(out / "unlabeled.txt", [i for i in ids if i not in set(labeled)] + extra)
+    # Additional lists often name all images there are, those of the training list among them.
+    others = [i for i in ids if i not in set(labeled)] + [i for i in extra if i not in set(ids)]
+    write_ids(out / "unlabeled.txt", others)
 
 
 def folder_overrides(data: Path, lists: Path, weights: str) -> tuple[str, ...]:
@@ -105,6 +107,10 @@ def _draw(data: Path, ids: Sequence[str], part: int, seed: int, frequent: Sequen
         images = Counter(class_id for present in shown.values() for class_id in present)
         wanted = {class_id for class_id, count in images.items() if 10 * count >= len(ids)}
     count = len(ids) // part
+    if not count:
+        raise TooFewImagesError(
+            f"--data: {data / 'train.txt'}: {len(ids)} images are too few to draw 1/{part} of them; it takes {part}"
+        )
     counted = {record_id: wanted & present for record_id, present in shown.items()}
     try:
         return class_balanced_draw(ids, counted, count, seed, max(1, count // 11))

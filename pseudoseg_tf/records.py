@@ -27,8 +27,13 @@ class Console:
         self._lines = lines
         self._log = log
         self._step = step
-        # Of the inner loop alone; the first one includes compilation, so it gives no rate.
-        self._since: float | None = None
+        self._begin = 0.0
+        # The first loop includes compilation, so it gives no rate.
+        self._compiled = False
+
+    def begin(self) -> None:
+        """An inner loop begins: rates are of it alone, without evaluations and pictures."""
+        self._begin = time.monotonic()
 
     def write(self, step: int, averages: Mapping[str, float]) -> float | None:
         """Says where the run stands after ``step``, with the ``averages`` of the loop that ended there.
@@ -36,8 +41,7 @@ class Console:
         Returns:
             Images a second in that loop; None if it was the first, which includes compilation.
         """
-        now = time.monotonic()
-        done, seconds = step - self._step, None if self._since is None else now - self._since
+        done, seconds = step - self._step, time.monotonic() - self._begin
         self._step = step
         entry: dict[str, Any] = {"step": step, **averages}
         # Kilobytes on Linux.
@@ -48,14 +52,14 @@ class Console:
         if "pseudo/pixel_accuracy" in averages:
             parts.append(f"pseudo-label accuracy {100 * averages['pseudo/pixel_accuracy']:.1f}")
         rate = None
-        if seconds is not None:
+        if self._compiled:
             entry["seconds_per_step"] = seconds / done
             rate = done * self._images / seconds
             left = datetime.timedelta(seconds=round((self._steps - step) * seconds / done))
             parts.append(f"{rate:.1f} images/s, {left} left")
         self._lines.add(entry)
         self._log("  ".join(parts))
-        self._since = time.monotonic()
+        self._compiled = True
         return rate
 
 

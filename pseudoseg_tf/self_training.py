@@ -215,6 +215,11 @@ def write_pseudo_labels(parts: SelfTraining, scores: dict[str, Any], log: Log = 
             kept += int((labels != IGNORE_LABEL).sum())
             pixels += labels.size
     bad_examples.report(log)
+    if not kept:
+        log(
+            f"note: the teacher is confident of no pixel, and the student will learn from labeled images alone; a "
+            f"--threshold below {parts.threshold:g}, or more steps, give it more"
+        )
     log(
         f"{written} of {len(parts.unlabeled)} written, {len(parts.unlabeled) - len(missing)} were there; "
         f"{100 * kept / max(pixels, 1):.1f} % of the pixels have a confidence above {parts.threshold:g}, the others "

@@ -206,6 +206,7 @@ class _Run:
                 raise Interrupted(f"{STOPPED} {self._signals.received or 'a signal to another worker'}")
             intervals = (every.log_every, every.evaluate_every, every.checkpoint_every, every.pictures_every)
             done = min(end, *(_next_multiple(done, interval) for interval in intervals))
+            self._console.begin()
             with _without_output():
                 self._controller.train(done, checkpoint_at_completion=False)
             rate = self._console.write(done, self.trainer.averages)

@@ -11,6 +11,7 @@ from typing import IO
 
 import matplotlib.image
 import pytest
+from PIL import Image
 
 from pseudoseg_tf import comparison, config_io
 from pseudoseg_tf.budgets import configuration, full, run_of, smoke
@@ -147,6 +148,22 @@ def test_a_mistake_is_one_line(words: list[str], parts: list[str], tmp_path: Pat
     for part in parts:
         assert part in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_no_row_can_use(tmp_path: Path) -> None:
+    """Each row says why, once."""
+    (tmp_path / "my/masks").mkdir(parents=True)
+    lists = {"classes": "background\nthing\n", "train": "0\n", "val": "1\n", "aug_extra": "2\n"}
+    for name, text in lists.items():
+        (tmp_path / f"my/{name}.txt").write_text(text)
+    Image.new("L", (4, 4)).save(tmp_path / "my/masks/0.png")
+    flags = ["--budget=cpu", f"--data={tmp_path / 'my'}", f"--out={tmp_path / 'out'}"]
+    done = experiment("run", "fig05c", *flags)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: fig05c: no row can be run, see above; ")
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(set(lines)) > 1
+    assert all("not run, --data: " in line for line in lines)
 
 
 def test_report_of_seeds_of_an_unfinished_run_and_of_none(tmp_path: Path) -> None:

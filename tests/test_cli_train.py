@@ -120,6 +120,46 @@ def test_run_of_another_configuration_is_refused(folder: list[str], tmp_path: Pa
     done = run_train(f"--run_dir={tmp_path / 'run'}", "--set", "train.steps=7")
     assert done.returncode == 2
     assert "another configuration (train.steps was '4000', now '7')" in done.stderr
+    assert "a longer run is another one" in done.stderr
+
+
+@pytest.mark.parametrize("key", ["images", "masks"])
+def test_images_and_masks_are_no_run_directory(folder: list[str], tmp_path: Path, key: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / key)
+    before = sorted(tmp_path.rglob("*"))
+    for name in (key, "link"):
+        with pytest.raises(UserError, match=rf"{name}: the folder of data\.{key}; name another directory"):
+            config_io.check_run_dir(tmp_path / name, small(folder))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_home_directory_is_found_behind_an_equals_sign(
+    folder: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the shell leaves the tilde alone; one within a name is part of it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = [override.replace(f"={tmp_path}/", "=~/") for override in folder]
+    assert "data.images=~/images" in home
+    flags = [f"--set={override}" for override in home[:-1]] + ["--set", home[-1], "--set=init.weights="]
+    done = run_train("--preset=folder", "--run_dir=~/a~b/run", "--dry_run", *flags)
+    assert done.returncode == 0, done.stderr
+    assert f"run directory: {tmp_path}/a~b/run (new)" in " ".join(done.stdout.split())
+
+
+def test_a_reader_that_leaves_ends_the_program_without_a_word() -> None:
+    """As head does after its lines."""
+    for arguments in (
+        ["-m", "pseudoseg_tf.cli.train", "--help"],
+        ["-m", "pseudoseg_tf.cli.experiment", "list"],
+    ):
+        program = subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert program.stdout is not None and program.stderr is not None
+        program.stdout.close()
+        said = program.stderr.read()
+        program.stderr.close()
+        assert (program.wait(), said) == (141, "")
 
 
 def test_dry_run_of_the_program(folder: list[str], tmp_path: Path) -> None:
@@ -179,7 +219,7 @@ def test_plan_counts_data_and_cost(folder: list[str], tmp_path: Path) -> None:
         f"run directory: {tmp_path / 'run'} (continues the run in it)",
         "classes: 2 (background, thing)",
         "labeled: 2 images, with masks; 4 a step, 20.0 epochs",
-        "unlabeled: 3 images, not all with masks; 4 a step, 13.3 epochs",
+        "unlabeled: 3 images, some with masks; 4 a step, 13.3 epochs",
         "val: 1 images, scored 3 times",
         "crop_size=33,49",
         "note: model.atrous_rates=3,6,9: crops of 33x49 pixels are too small for the rates 3,6,9, most",
@@ -212,7 +252,8 @@ def test_plan_states_the_unlabeled_pool(
     folder: list[str], override: str, images: int, note: str, tmp_path: Path
 ) -> None:
     text = " ".join(plan(small(folder, override), str(tmp_path / "run"), continues=False).split())
-    assert f"unlabeled: {images} images, not all with masks" in text
+    masks = "some with masks" if images > 1 else "without masks"
+    assert f"unlabeled: {images} images, {masks}" in text
     assert note in text
 
 

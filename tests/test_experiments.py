@@ -217,6 +217,23 @@ def test_cpu_budget_keeps_what_is_compared(animals: Path) -> None:
         assert flatten(configuration(row, on_animals(row, name, animals)))[key] == value
 
 
+def test_additional_images_may_be_all_there_are(animals: Path) -> None:
+    """Those of the training list are in the lists once."""
+    row = next(row for row in EXPERIMENTS["table08"].rows if row.name == "unlabeled-1_16/1")
+    before = Path(configuration(row, on_animals(row, "table08", animals)).data.unlabeled).read_text()
+    (animals / "aug_extra.txt").write_text("".join(f"{number}\n" for number in range(44)))
+    assert Path(configuration(row, on_animals(row, "table08", animals)).data.unlabeled).read_text() == before
+
+
+def test_cpu_budget_says_how_many_images_it_takes(animals: Path) -> None:
+    (animals / "train.txt").write_text("".join(f"{number}\n" for number in range(9)))
+    row = next(row for row in EXPERIMENTS["table08"].rows if row.name == "unlabeled-1_16/1")
+    with pytest.raises(
+        TooFewImagesError, match=r"train.txt: 9 images are too few to draw 1/16 of them; it takes 16$"
+    ):
+        on_animals(row, "table08", animals)
+
+
 def test_cpu_budget_refuses_a_split_that_the_folder_is_too_small_for(animals: Path) -> None:
     row = next(row for row in EXPERIMENTS["fig03"].rows if row.name == "coco-supervised-1_512")
     with pytest.raises(TooFewImagesError, match=r"--data: .*train.txt: 40 images are too few to draw 1/512"):

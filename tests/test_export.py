@@ -40,6 +40,7 @@ from tests.tiny import CLASS_NAMES, SIZES, STEP, make_run, random_images, resize
 
 INFO = DatasetInfo(CLASS_NAMES, voc_palette(len(CLASS_NAMES)), "tiny")
 
+ROOT = Path(__file__).resolve().parents[1]
 EVAL_SIZE = (33, 49)
 
 
@@ -106,27 +107,28 @@ def test_exported_model_has_the_labels_of_evaluation_with_scales_and_flip(
         np.testing.assert_array_equal(mirrored.probabilities, found.probabilities[:, :, ::-1])
 
 
-def test_exported_model_loads_without_this_package(
+def test_exported_model_is_used_without_this_package_as_documented(
     exported: Path, predictor: Predictor, tmp_path: Path
 ) -> None:
-    images = random_images(2, 20, 30)
-    np.save(tmp_path / "images.npy", images)
-    program = """
+    (tmp_path / "exports").mkdir()
+    (tmp_path / "exports/model").symlink_to(exported)
+    photo = tmp_path / "my/new/photo.jpg"
+    photo.parent.mkdir(parents=True)
+    Image.fromarray(random_images(1, 20, 30)[0]).save(photo)
+    documented = (ROOT / "docs/predict.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", documented, re.DOTALL)
+    without = """
 import sys
 for absent in ("pseudoseg_tf", "tf_keras", "keras", "orbit"):
     sys.modules[absent] = None
-import numpy as np, tensorflow as tf
-serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-output = serve(images=tf.constant(np.load(sys.argv[2] + "/images.npy", allow_pickle=False)))
-assert output["labels"].dtype == tf.uint8 and output["probabilities"].dtype == tf.float32
-np.save(sys.argv[2] + "/probabilities.npy", output["probabilities"])
 """
-    subprocess.run([sys.executable, "-c", program, exported, tmp_path], check=True, cwd=tmp_path)
-    np.testing.assert_allclose(
-        np.load(tmp_path / "probabilities.npy", allow_pickle=False),
-        predictor(images).probabilities,
-        atol=1e-6,
-    )
+    save = "np.savez('found.npz', labels=labels, probabilities=probabilities)"
+    subprocess.run([sys.executable, "-c", without + example + save], check=True, cwd=tmp_path)
+    expected = predictor(photo)
+    with np.load(tmp_path / "found.npz", allow_pickle=False) as found:
+        np.testing.assert_array_equal(found["labels"], expected.labels)
+        assert found["labels"].dtype == np.uint8 and found["probabilities"].dtype == np.float32
+        np.testing.assert_allclose(found["probabilities"], expected.probabilities, atol=1e-6)
 
 
 def test_exported_model_leaves_out_what_only_training_needs(run_dir: str, exported: Path) -> None:

@@ -226,6 +226,18 @@ def test_pseudo_labels_of_another_threshold_or_teacher_are_refused(finished: Fin
         write_pseudo_labels(parts, finished.results["teacher"]["last"] | {"miou": 0.123})
 
 
+def test_a_teacher_that_is_confident_of_nothing(finished: Finished, tmp_path: Path) -> None:
+    shutil.copytree(finished.run_dir / "teacher", tmp_path / "run/teacher")
+    lines: list[str] = []
+    write_pseudo_labels(
+        prepare(finished.config, str(tmp_path / "run"), 0.999),
+        finished.results["teacher"]["last"],
+        lines.append,
+    )
+    assert lines[0].startswith("note: the teacher is confident of no pixel, ")
+    assert "a --threshold below 0.999" in lines[0]
+
+
 def test_the_threshold_is_that_of_the_pseudo_labels(finished: Finished, tmp_path: Path) -> None:
     assert prepare(finished.config, str(finished.run_dir)).threshold == THRESHOLD != 0.5
     assert prepare(finished.config, str(tmp_path / "new")).threshold == 0.5

@@ -1,7 +1,7 @@
 """What the command-line programs share: flag errors, help, and mistakes of the user as one line.
 
 Exit codes: 0 done, or stopped by a signal in good order; 2 the user can mend it (one "error: ..." line on stderr);
-130 interrupted.
+130 interrupted; 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import errno
 import io
 import math
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -26,6 +28,10 @@ _NUMBERS = {
     "invalid literal for int() with base 10: ": "must be a whole number, found ",
     "could not convert string to float: ": "must be a number, found ",
 }
+# The home directory at the beginning of a value, which shells leave alone behind "=": --set data.images=~/photos.
+_HOME = re.compile(r"((?:--\w+=)?(?:[\w.]+=)?)(~\w*)(?=/|$)")
+# What a shell reports of a program whose reader is gone.
+_CLOSED_PIPE = 128 + signal.SIGPIPE
 _HELP_FLAGS = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull")
 
 
@@ -44,6 +50,7 @@ def run(main: Callable[[Sequence[str]], None], takes_words: bool = False) -> Non
         sys.stdout.reconfigure(errors="backslashreplace")
 
     def parse(argv: Sequence[str]) -> list[str]:
+        argv = [_HOME.sub(lambda match: match[1] + os.path.expanduser(match[2]), each, 1) for each in argv]
         if any(argument in _HELP_FLAGS for argument in argv[1:]):
             print(_help(main))
             sys.exit(0)
@@ -74,13 +81,23 @@ def run(main: Callable[[Sequence[str]], None], takes_words: bool = False) -> Non
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
+        except BrokenPipeError:
+            raise
         except Exception as error:
             message = user_message(error)
             if message is None:
                 raise
             _fail(message, at_once=type(error).__module__.startswith("tensorflow."))
 
-    app.run(guarded, flags_parser=parse)
+    try:
+        try:
+            app.run(guarded, flags_parser=parse)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # As in `pseudoseg-train --help | head`. Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_CLOSED_PIPE)
 
 
 def user_message(error: Exception) -> str | None:

@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> None:
     out = Path(_OUT.value) if _OUT.value else None
     if out is not None:
         check_directory(out)
+        config_io.check_apart(out, config.data)
 
     report = check_data(config.data, config.train.mode)
     print(_app.aligned(report.list_table()), _app.aligned(report.class_table()), sep="\n\n")

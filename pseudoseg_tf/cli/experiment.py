@@ -212,6 +212,8 @@ def _run(name: str) -> None:
                 runs[run.directory(_root())] = run
                 if row.kind == "calibrate":
                     calibrations[run.directory(_root())] = dataclasses.replace(run, program="calibrate")
+    if not runs:
+        raise UserError(f"{name}: no row can be run, see above; docs/runs.md says what a folder must have")
     short = _BUDGET.value == "smoke"
     missing = [run for run in runs.values() if not is_done(run.scored(_root()), _steps(run))]
     print(f"{len(runs)} different runs, {len(missing)} to make (logs in {_root()})", flush=True)
@@ -258,9 +260,14 @@ def _runs(name: str, row: Row, experiment: Experiment) -> list[Run]:
     try:
         overrides = _overrides(row, experiment)
     except TooFewImagesError as error:
-        print(f"{name}, {row.name}: not run, {error}", flush=True)
+        _say_once(f"{name}, {row.name}: not run, {error}")
         return []
     return [run_of(row, overrides, seed) for seed in _seeds()]
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, flush=True)
 
 
 def _overrides(row: Row, experiment: Experiment) -> tuple[str, ...]:

@@ -151,7 +151,9 @@ def _visible_replicas(runtime: RuntimeConfig) -> int:
 
 
 def _stream(source: Source, batch: int, steps: int) -> str:
-    masks = "with masks" if source.has_masks else "not all with masks"
+    masks = "with masks" if source.has_masks else "without masks"
+    if not source.has_masks and any(map(source.has_mask, range(len(source)))):
+        masks = "some with masks"
     return f"{len(source)} images, {masks}; {batch} a step, {steps * batch / len(source):.1f} epochs"
 
 

@@ -48,7 +48,8 @@ def read_lines(path: str | os.PathLike[str], key: str) -> list[str]:
     except UserError as error:
         raise UserError(f"{key}: {error}; give a text file") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{key}: {path} is not UTF-8 text; give a text file") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{key}: {path}, line {line}: not UTF-8; save it as text in UTF-8") from error
     if "\0" in text:
         raise UserError(f"{key}: {path} holds NUL characters; give a text file in UTF-8")
     return [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]

@@ -55,7 +55,7 @@ class TestReadLines:
 
     @pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0", b"a\0b"])
     def test_not_text(self, write: Write, content: bytes) -> None:
-        with pytest.raises(UserError, match=r"^data.val: .*list.txt (is not UTF-8 text|holds NUL)"):
+        with pytest.raises(UserError, match=r"^data.val: .*list.txt(, line 1: not UTF-8| holds NUL)"):
             read_lines(write(content), "data.val")
 
 
