@@ -44,6 +44,8 @@ _AT_ONCE = 256
 # A side shorter than this is no picture of anything; of an image of more crops than this each crop shows little.
 _MIN_SIDE = 16
 _MAX_CROPS = 16
+# Of a crop that an image fills as it is.
+_MIN_CROPS = 0.25
 # What people call the pixels of no object.
 _BACKGROUND_NAMES = ("background", "bg", "backgrnd", "other", "others", "none", "rest")
 # What people call pixels that belong to no class.
@@ -384,6 +386,13 @@ def _check_sizes(data: DataConfig, lists: Mapping[str, ListSummary], findings: F
                 line = f"{where}; such a picture shows nothing: replace it or take it off the list"
                 findings.add("warning", "tiny images", line)
             crops = height * width / (data.crop_size[0] * data.crop_size[1])
+            if key != "data.val" and not data.min_resize and crops < _MIN_CROPS:
+                findings.add(
+                    "note",
+                    "images far smaller than the crop",
+                    f"{where}, {100 * crops:.0f} % of data.crop_size; the rest of a crop is padding, which teaches "
+                    "nothing and takes as long: choose a smaller data.crop_size",
+                )
             if key != "data.val" and not data.min_resize and crops > _MAX_CROPS:
                 findings.add(
                     "warning",

@@ -281,6 +281,7 @@ def _check_values(labels: np.ndarray, name: str, num_classes: int, mode: str) ->
         largest = labels[~ignored].max()
         cityscapes = num_classes == 19 and largest < 34
         from_one = largest == num_classes and labels.min() > 0
+        one_more = largest == num_classes and labels.min() == 0
         values = np.unique(labels)
         # More than pictures have of ids that are merely others.
         blurred = len(values) > max(32, num_classes)
@@ -289,6 +290,11 @@ def _check_values(labels: np.ndarray, name: str, num_classes: int, mode: str) ->
             f"{num_classes - 1} and {IGNORE_LABEL} (ignored): save class ids as pixel values, or name all classes"
             + (" (Cityscapes: take the labelTrainIds files, not labelIds)" if cityscapes else "")
             + (" (so many come of JPEG or of interpolation: resize by nearest neighbor)" if blurred else "")
+            + (
+                " (one id more than names: does data.classes lack one, such as the background?)"
+                if one_more
+                else ""
+            )
             + (" (no pixel is 0: do your ids begin at 1? Then subtract 1)" if from_one else "")
         )
     # A palette has colors of its own: there 255 is an index, as in pseudo labels, and not white.

@@ -488,11 +488,22 @@ class TestPixels:
 class TestSizes:
     def test_tiny_image(self, root: Path) -> None:
         Image.fromarray(np.zeros((15, 40, 3), np.uint8)).save(root / "images/3.png")
-        Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(root / "images/4.png")
+        Image.fromarray(np.zeros((16, 18, 3), np.uint8)).save(root / "images/4.png")
         assert found(report_on(root)) == [
             "warning: 3 (data.unlabeled) is 40x15 pixels (width x height); such a picture shows nothing: replace it or "
             "take it off the list"
         ]
+
+    @pytest.mark.parametrize(("width", "small"), [(18, False), (17, True)])
+    def test_image_far_smaller_than_the_crop(self, root: Path, width: int, small: bool) -> None:
+        """16 x 17 of 33 x 33 pixels."""
+        Image.fromarray(np.zeros((16, width, 3), np.uint8)).save(root / "images/3.png")
+        expected = (
+            "note: 3 (data.unlabeled) is 17x16 pixels (width x height), 25 % of data.crop_size; the rest of a crop is "
+            "padding, which teaches nothing and takes as long: choose a smaller data.crop_size"
+        )
+        assert found(report_on(root)) == [expected] * small
+        assert found(report_on(root, "data.min_resize=33")) == []
 
     @pytest.mark.parametrize(("side", "large"), [(132, False), (133, True)])
     def test_image_far_larger_than_the_crop(self, root: Path, side: int, large: bool) -> None:

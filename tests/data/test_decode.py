@@ -228,6 +228,12 @@ class TestMask:
             decode.decode_mask(encoded(labels), "m", classes)
         assert ("or name all classes (Cityscapes: take the labelTrainIds files" in str(error.value)) == hint
 
+    @pytest.mark.parametrize(("ids", "hint"), [([0, 3, 255], True), ([0, 4], False), ([1, 3], False)])
+    def test_one_id_more_than_names(self, ids: list[int], hint: bool) -> None:
+        with pytest.raises(UserError, match=r"allowed are the class ids 0 to 2") as error:
+            decode.decode_mask(encoded(np.array([ids], np.uint8)), "m", 3)
+        assert ("(one id more than names: does data.classes lack one" in str(error.value)) == hint
+
     def test_many_wrong_values_stay_one_line(self) -> None:
         ramp = np.arange(255, dtype=np.uint8).reshape(5, 51)
         with pytest.raises(
