@@ -141,9 +141,10 @@ def test_the_home_directory_is_found_behind_an_equals_sign(
     home = [override.replace(f"={tmp_path}/", "=~/") for override in folder]
     assert "data.images=~/images" in home
     flags = [f"--set={override}" for override in home[:-1]] + ["--set", home[-1], "--set=init.weights="]
-    done = run_train("--preset=folder", "--run_dir=~/a~b/run", "--dry_run", *flags)
-    assert done.returncode == 0, done.stderr
-    assert f"run directory: {tmp_path}/a~b/run (new)" in " ".join(done.stdout.split())
+    for given, meant in (("~/run", f"{tmp_path}/run"), (f"{tmp_path}/a~/run", f"{tmp_path}/a~/run")):
+        done = run_train("--preset=folder", f"--run_dir={given}", "--dry_run", *flags)
+        assert done.returncode == 0, done.stderr
+        assert f"run directory: {meant} (new)" in " ".join(done.stdout.split())
 
 
 def test_a_reader_that_leaves_ends_the_program_without_a_word() -> None:

@@ -29,7 +29,7 @@ _NUMBERS = {
     "could not convert string to float: ": "must be a number, found ",
 }
 # The home directory at the beginning of a value, which shells leave alone behind "=": --set data.images=~/photos.
-_HOME = re.compile(r"((?:--\w+=)?(?:[\w.]+=)?)(~\w*)(?=/|$)")
+_HOME = re.compile(r"^((?:--\w+=)?(?:[\w.]+=)?)(~\w*)(?=/|$)")
 # What a shell reports of a program whose reader is gone.
 _CLOSED_PIPE = 128 + signal.SIGPIPE
 _HELP_FLAGS = ("-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull")
@@ -50,7 +50,7 @@ def run(main: Callable[[Sequence[str]], None], takes_words: bool = False) -> Non
         sys.stdout.reconfigure(errors="backslashreplace")
 
     def parse(argv: Sequence[str]) -> list[str]:
-        argv = [_HOME.sub(lambda match: match[1] + os.path.expanduser(match[2]), each, 1) for each in argv]
+        argv = [_HOME.sub(lambda match: match[1] + os.path.expanduser(match[2]), each) for each in argv]
         if any(argument in _HELP_FLAGS for argument in argv[1:]):
             print(_help(main))
             sys.exit(0)
