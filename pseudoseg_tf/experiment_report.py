@@ -15,6 +15,8 @@ from pseudoseg_tf.files import read_json
 from pseudoseg_tf.visualize import save_figure
 
 NOT_RUN = "not run"
+# Points that an axis covers at least: on one of a hundredth any difference looks large.
+_LEAST_SPAN = 5.0
 _COLUMNS = ("row", "paper", "last", "best", "seeds", "note")
 
 
@@ -176,6 +178,9 @@ def plot(heading: str, metric: str, results: Sequence[Result], path: Path, one_s
     axes.set_ylim(len(results) - 0.5, -0.5)
     for panel in panels:
         panel.set_xlabel(metric)
+        left, right = panel.get_xlim()
+        more = max(0.0, _LEAST_SPAN - (right - left)) / 2
+        panel.set_xlim(left - more, right + more)
         panel.grid(axis="x", alpha=0.3)
     if any(panel.get_legend_handles_labels()[0] for panel in panels):
         figure.legend(loc="outside lower center", ncols=3)

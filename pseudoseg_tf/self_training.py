@@ -215,7 +215,7 @@ def write_pseudo_labels(parts: SelfTraining, scores: dict[str, Any], log: Log = 
             kept += int((labels != IGNORE_LABEL).sum())
             pixels += labels.size
     bad_examples.report(log)
-    if not kept:
+    if pixels and not kept:
         log(
             f"note: the teacher is confident of no pixel, and the student will learn from labeled images alone; a "
             f"--threshold below {parts.threshold:g}, or more steps, give it more"

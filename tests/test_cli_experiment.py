@@ -13,7 +13,7 @@ import matplotlib.image
 import pytest
 from PIL import Image
 
-from pseudoseg_tf import comparison, config_io
+from pseudoseg_tf import comparison, config_io, experiment_report
 from pseudoseg_tf.budgets import configuration, full, run_of, smoke
 from pseudoseg_tf.comparison import Run
 from pseudoseg_tf.errors import UserError
@@ -303,6 +303,17 @@ def test_picture_of_results_and_gaps(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing.png"
     plot("fig05d", TEMPERATURE.metric, [Result(row) for row in rows[:1]], nothing, False)
     assert nothing.exists()
+
+
+def test_small_differences_look_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr(experiment_report, "save_figure", lambda path, figure: figures.append(figure))
+    for last in (21.57, 21.62), (20.0, 40.0):
+        results = [Result(row, (), (score,), "") for row, score in zip(TEMPERATURE.rows, last, strict=False)]
+        plot("fig05d", TEMPERATURE.metric, results, tmp_path / "t.png", False)
+    (near, _), (far, _) = ([panel.get_xlim() for panel in figure.axes] for figure in figures)
+    assert near == pytest.approx((21.595 - 2.5, 21.595 + 2.5))
+    assert far[0] < 20 and 40 < far[1] < 42
 
 
 def test_report_of_the_program_writes_markdown(tmp_path: Path) -> None:
