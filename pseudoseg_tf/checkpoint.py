@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
-from pseudoseg_tf.checkpoint_files import newest_good
+from pseudoseg_tf.checkpoint_files import checkpoint_prefixes, newest_good
 from pseudoseg_tf.config_io import has_keras_names
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.nn.mobilenet import MobileNetV1
@@ -210,9 +210,10 @@ def find_checkpoint(run_dir: str, which: str) -> str:
         return path
     path = which.removesuffix(".index")
     if not os.path.isfile(f"{path}.index"):
+        last = checkpoint_directory(run_dir, "last")
+        example = [f"{last}/ckpt-1000", *checkpoint_prefixes(last)][-1]
         raise UserError(
-            f"checkpoint: found {which!r}, allowed: last, best, or the path of a checkpoint such as "
-            f"{checkpoint_directory(run_dir, 'last')}/ckpt-1000"
+            f"checkpoint: found {which!r}, allowed: last, best, or the path of a checkpoint such as {example}"
         )
     return path
 

@@ -153,7 +153,7 @@ def test_export_refuses_a_directory_in_use_and_takes_an_empty_one(run_dir: str, 
 def test_a_failed_export_leaves_nothing(
     run_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match="found 'newest', allowed: last, best"):
+    with pytest.raises(UserError, match=rf"found 'newest', allowed: last, best, .*last/ckpt-{STEP}$"):
         export(run_dir, str(tmp_path / "model"), "newest")
     with pytest.raises(UserError, match=r"^data.eval_scales: found '-1.0'"):
         export(run_dir, str(tmp_path / "model"), scales=[-1])

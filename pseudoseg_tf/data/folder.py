@@ -51,7 +51,7 @@ class Folder:
         return os.path.join(self.root, parent, found[0]) if found else None
 
     def nearest(self, record_id: str) -> str:
-        """Returns a hint that names what lies in the same directory in place of an id's file, or the nearest id."""
+        """Returns a hint that names what lies in place of an id's file: there, in a folder there, or the nearest id."""
         parent, name = posixpath.split(canonical_id(record_id))
         # Of another ending, as name_mask.png, or no file.
         meant = re.compile(re.escape(name) + "(?![0-9A-Za-z])")
@@ -60,6 +60,10 @@ class Folder:
         found = min(there, key=lambda file: (posixpath.splitext(file)[0] != name, file), default=None)
         if found:
             return f" (there is {found!r}; needed is a file named {name}{' or '.join(self.suffixes)})"
+        below = (posixpath.join(parent, folder, name) for folder in sorted(self._names[parent]))
+        deeper = next(filter(self.find, below), None)
+        if deeper:
+            return f" (there is one in a folder: its id is {deeper!r})"
         return nearest_hint(canonical_id(record_id), known)
 
     def _list(self, parent: str) -> dict[str, list[str]]:

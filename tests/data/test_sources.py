@@ -331,6 +331,14 @@ class TestUnchecked:
             r"\(did you mean 'p1'\?\); add the image or take the id off the list \(a line holds",
         ):
             source.read(1)
+        deeper = Path(folder.images, "more")
+        deeper.mkdir()
+        Path(folder.images, "p1.png").rename(deeper / "p11.png")
+        source = open_one(folder.labeled, "data.labeled", need_masks=True, check=False)
+        with pytest.raises(
+            UserError, match=r"'p11' has no image .* \(there is one in a folder: its id is 'more/p11'\);"
+        ):
+            source.read(1)
 
     def test_tfrecord(self, shards: DataConfig, tmp_path: Path) -> None:
         small = png(labels_of(0, (5, 5)))
