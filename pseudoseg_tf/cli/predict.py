@@ -65,9 +65,9 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--out: {out} holds the images themselves; name another folder")
     unread = left_out(Path(_IMAGES.value))
     if unread:
-        more = f" and {len(unread) - 3} more" if unread[3:] else ""
+        shown = ", ".join(unread[:3]) + (f" and {len(unread) - 3} more" if unread[3:] else "")
         print(
-            f"left out: {', '.join(unread[:3])}{more}; read are {', '.join(IMAGE_SUFFIXES)} files directly in {_IMAGES.value}",
+            f"left out: {shown}; read are {', '.join(IMAGE_SUFFIXES)} files directly in {_IMAGES.value}",
             file=sys.stderr,
         )
 
