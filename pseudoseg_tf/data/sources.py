@@ -84,7 +84,7 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
     check_masks_are_there(labeled, f"data.labeled={data.labeled}")
     val = open_one(data.val, "data.val", need_masks=True)
     check_disjoint(labeled.ids, "data.labeled", val.ids, "data.val")
-    _check_masks(labeled, "data.labeled", strict)
+    never_labeled = _missing_classes(info, _check_masks(labeled, "data.labeled", strict), len(labeled))
     _check_masks(val, "data.val", True)
     if mode == "supervised" and data.pseudo_labels:
         pool = open_one(data.unlabeled, "data.unlabeled", need_masks=False, check=strict)
@@ -93,9 +93,9 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
             f"learns from {len(labeled)} labeled images, each {data.repeat_labeled} times an epoch, and "
             f"{len(joined) - data.repeat_labeled * len(labeled)} with the pseudo labels of {data.pseudo_labels}"
         )
-        return Sources(info, joined, None, val, (note,))
+        return Sources(info, joined, None, val, (note, *never_labeled))
     if mode == "supervised":
-        return Sources(info, labeled, None, val)
+        return Sources(info, labeled, None, val, tuple(never_labeled))
     unlabeled = open_one(data.unlabeled, "data.unlabeled", need_masks=False, check=strict)
     check_disjoint(unlabeled.ids, "data.unlabeled", val.ids, "data.val")
     notes = [pool_note(unlabeled.ids, labeled.ids, data.exclude_labeled)]
@@ -108,7 +108,7 @@ def open_sources(data: DataConfig, mode: str) -> Sources:
         lacking = [record_id for k, record_id in enumerate(unlabeled.ids) if not unlabeled.has_mask(k)]
         notes += check_image_labels(unlabeled.ids, lacking, image_labels, data.image_labels)
         unlabeled = ImageLabeled(unlabeled, image_labels)
-    return Sources(info, labeled, unlabeled, val, tuple(notes))
+    return Sources(info, labeled, unlabeled, val, (*notes, *never_labeled))
 
 
 def open_labeled(data: DataConfig) -> Source:
@@ -315,8 +315,12 @@ def _builder_opener(data: DataConfig, name: str, name_key: str) -> tuple[Dataset
     return info, open_one
 
 
-def _check_masks(source: Source, key: str, strict: bool) -> None:
-    """Decodes evenly spread masks; refuses bad values, if strict, and a list that shows nothing but background."""
+def _check_masks(source: Source, key: str, strict: bool) -> np.ndarray:
+    """Decodes evenly spread masks; refuses bad values, if strict, and a list that shows nothing but background.
+
+    Returns:
+      bool [256], the values that occur.
+    """
     count = min(len(source), _MASKS_CHECKED)
     seen = np.zeros(256, bool)
     usable = 0
@@ -331,6 +335,19 @@ def _check_masks(source: Source, key: str, strict: bool) -> None:
                 raise
     if strict or usable:
         check_objects(seen, usable, key, source.info.has_background)
+    return seen
+
+
+def _missing_classes(info: DatasetInfo, seen: np.ndarray, masks: int) -> list[str]:
+    """A note of the classes that no labeled image shows, where all were looked at."""
+    missing = [name for class_id, name in enumerate(info.class_names) if not seen[class_id]]
+    if not missing or masks > _MASKS_CHECKED:
+        return []
+    shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
+    return [
+        f"no mask of data.labeled shows {shown}, which the network will miss: label an image of each that you want "
+        "(pseudoseg-check-data counts classes)"
+    ]
 
 
 def image_labels_by_id(

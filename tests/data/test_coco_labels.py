@@ -214,7 +214,7 @@ def test_ids_go_by_file_name(folder: DataConfig) -> None:
     assert sources.unlabeled is not None
     labels = [sources.unlabeled.read(index).image_labels for index in range(3)]
     assert [row.tolist() for row in labels if row is not None] == [[0, 0], [1, 1], [0, 1]]
-    assert sources.notes == ("unlabeled pool: 3 images, none of them labeled",)
+    assert sources.notes[0] == "unlabeled pool: 3 images, none of them labeled"
 
 
 def test_images_that_are_not_annotated(folder: DataConfig, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_images_that_are_not_annotated(folder: DataConfig, tmp_path: Path) -> No
     write(tmp_path, content)
     sources = open_sources(folder, "weakly")
     assert sources.unlabeled is not None and sources.unlabeled.read(0).image_labels is None
-    assert sources.notes[1:] == ("image-level labels of 1 of 3 unlabeled images come from their masks",)
+    assert sources.notes[1] == "image-level labels of 1 of 3 unlabeled images come from their masks"
     Path(folder.masks, "train2017/000009.png").unlink()
     with pytest.raises(
         UserError, match=r"1 of 3 .* neither an entry in .*\.json nor a mask, first 'train2017/000009'"

@@ -113,6 +113,17 @@ class TestFolder:
         assert sources.unlabeled.read(0).image_labels is None
         assert sources.notes == ("unlabeled pool: 4 images, none of them labeled",)
 
+    def test_classes_that_no_mask_shows(self, folder: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        names = ["background", "cat", "dog", "cow", "hen", "pig", "owl", "fox", "bee"]
+        Path(folder.classes).write_text("\n".join(names))
+        (note,) = open_sources(folder, "supervised").notes
+        assert note.startswith(
+            "no mask of data.labeled shows cow, hen, pig, owl, fox and 1 more, which the network"
+        )
+        # Of more masks some are looked at.
+        monkeypatch.setattr("pseudoseg_tf.data.sources._MASKS_CHECKED", 2)
+        assert open_sources(folder, "supervised").notes == ()
+
     def test_supervised_reads_no_unlabeled_list(self, folder: DataConfig) -> None:
         assert open_sources(dataclasses.replace(folder, unlabeled=""), "supervised").unlabeled is None
 
@@ -936,6 +947,8 @@ class TestTFDS:
         assert sources.notes == (
             "unlabeled pool: 7 images, 3 labeled ones among them (data.exclude_labeled=true would leave those "
             "out)",
+            "no mask of data.labeled shows cat, which the network will miss: label an image of each that you want "
+            "(pseudoseg-check-data counts classes)",
         )
         without = open_sources(dataclasses.replace(named, exclude_labeled=True), "unlabeled")
         assert without.unlabeled is not None
