@@ -114,6 +114,11 @@ def compare_with_evaluation(
                 expected = resize_image(expected, image.shape[:2])
             labels, probabilities = predict(image)
             expected_labels = labels_of(expected).numpy()[0]
+            if not (np.isfinite(probabilities).all() and np.isfinite(expected).all()):
+                raise UserError(
+                    f"{os.fspath(export)}: a probability is not finite, in the export or in evaluation: the checkpoint "
+                    "is of no use, or float16 is too small for its network (--precision=float32)"
+                )
             largest = max(largest, float(np.abs(probabilities - expected[0]).max()))
             same += int((labels == expected_labels).sum())
             pixels += labels.size

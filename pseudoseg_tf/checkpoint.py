@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from pseudoseg_tf._keras import tf_keras
-from pseudoseg_tf.checkpoint_files import checkpoint_prefixes, newest_good
+from pseudoseg_tf.checkpoint_files import READ_ERRORS, checkpoint_prefixes, newest_good
 from pseudoseg_tf.config_io import has_keras_names
 from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.nn.mobilenet import MobileNetV1
@@ -241,7 +241,7 @@ def restore_model(
             parts |= {"optimizer": optimizer, "step": optimizer.iterations}
         status = tf.train.Checkpoint(**parts).restore(path)
         status.assert_existing_objects_matched().expect_partial()
-    except (AssertionError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (AssertionError, *READ_ERRORS) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: cannot be restored into this model ({reason})") from error
     return step, path

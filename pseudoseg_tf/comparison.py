@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from pseudoseg_tf.errors import UserError
-from pseudoseg_tf.interruption import STOPPED
+from pseudoseg_tf.interruption import STOPPED, StopSignals
 from pseudoseg_tf.progress import Progress
 
 # Seconds between two looks at the running processes.
@@ -73,6 +73,7 @@ def run_all(
 
     Raises:
         UserError: a run failed; names its log file and its last line.
+        Interrupted: a signal came; the runs were stopped in good order.
     """
     cores = len(os.sched_getaffinity(0))
     jobs = min(jobs or cores, len(runs))
@@ -80,10 +81,12 @@ def run_all(
     waiting = [runs[job::jobs] for job in range(jobs)] if short else [[run] for run in runs]
     running = dict[subprocess.Popen[bytes], Sequence[Run]]()
     os.makedirs(root, exist_ok=True)
-    with Progress(steps, "steps of all runs") as progress:
+    with StopSignals() as signals, Progress(steps, "steps of all runs") as progress:
         seen = 0
         try:
             while waiting or running:
+                # Here, where every process that was started is known.
+                signals.check()
                 while waiting and len(running) < jobs:
                     share = waiting.pop(0)
                     process = _start_share(share, root, threads) if short else _start(share[0], root, threads)

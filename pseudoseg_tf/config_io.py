@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 import pseudoseg_tf
 from pseudoseg_tf.config import Config, DataConfig
 from pseudoseg_tf.errors import UserError
-from pseudoseg_tf.files import check_directory, read_json, write_json
+from pseudoseg_tf.files import check_directory, check_no_pattern, read_json, write_json
 
 # What may differ between a run and its continuation: nothing that the weights depend on. (The learning
 # rate depends on train.steps, so a longer run is another run. A run that stopped at a bad example may go on
@@ -340,6 +340,7 @@ def check_run_dir(run_dir: str | os.PathLike[str], config: Config) -> bool:
       UserError: if the directory holds a run of another configuration, or cannot be written.
     """
     check_directory(run_dir)
+    check_no_pattern(run_dir)
     check_apart(run_dir, config.data)
     run_dir = Path(run_dir).absolute()
     if (run_dir / "config.json").exists():

@@ -13,7 +13,7 @@ from pseudoseg_tf.checkpoint import checkpoint_directory, restore_model
 from pseudoseg_tf.config import Config
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.errors import UserError
-from pseudoseg_tf.files import write_json
+from pseudoseg_tf.files import check_no_pattern, write_json
 from pseudoseg_tf.inference import read_info
 from pseudoseg_tf.nn.model import build_model
 from pseudoseg_tf.optim import Adam, Momentum
@@ -49,6 +49,7 @@ def from_tf1(path: str, run_dir: str, config: Config, preset: str = "") -> str:
             used, or ``run_dir`` is in use.
     """
     run_dir = os.path.abspath(run_dir)
+    check_no_pattern(run_dir)
     if os.path.exists(run_dir) and not (os.path.isdir(run_dir) and not os.listdir(run_dir)):
         raise UserError(f"{run_dir}: exists already; name a directory that is absent or empty")
     checkpoint = Tf1Checkpoint(path)
@@ -89,6 +90,7 @@ def to_tf1(run_dir: str, prefix: str, checkpoint: str = "last") -> str:
         UserError: the run or checkpoint cannot be read, or ``prefix`` is in use or cannot be written.
     """
     check_free(prefix)
+    check_no_pattern(prefix)
     config = config_io.load(run_dir)
     info = read_info(os.path.join(run_dir, "dataset.json"))
     model = create_model(config, info)

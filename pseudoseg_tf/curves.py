@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pseudoseg_tf.visualize import plain_text
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -43,9 +45,9 @@ def chart(title: str, curves: Mapping[str, Curve], log: bool = False) -> Figure:
             color=COLORS[position % len(COLORS)],
             marker="o" if few else None,
             markersize=4,
-            label=name,
+            label=plain_text(name),
         )
-    axes.set_title(title, fontsize=10)
+    axes.set_title(plain_text(title), fontsize=10)
     axes.set_xlabel("step", fontsize=9)
     axes.tick_params(labelsize=8)
     if log:

@@ -136,12 +136,36 @@ def validation_images(config: Config, run_dir: str, info: DatasetInfo) -> Source
     """
     # Of labeled images alone, whatever the run was trained on.
     val = open_sources(dataclasses.replace(config.data, pseudo_labels=""), "supervised").val
-    if val.info.class_names != info.class_names:
-        raise UserError(
-            f"{run_dir}: trained with the classes {', '.join(info.class_names)}, but the data now has "
-            f"{', '.join(val.info.class_names)}; restore the class list of the run"
-        )
+    check_classes(run_dir, val.info, info)
     return val
+
+
+def check_classes(run_dir: str, found: DatasetInfo, trained: DatasetInfo | None = None) -> None:
+    """Checks that data have the classes of a run.
+
+    Args:
+      run_dir: directory of the run.
+      found: what the data have.
+      trained: what the run has; None: as its ``dataset.json`` says, if there is one yet.
+
+    Raises:
+      UserError: other classes, or that file is damaged.
+    """
+    path = os.path.join(run_dir, "dataset.json")
+    if trained is None and os.path.exists(path):
+        trained = read_info(path)
+    if trained is None:
+        return
+    if found.class_names != trained.class_names:
+        raise UserError(
+            f"{run_dir}: trained with the classes {', '.join(trained.class_names)}, but the data now has "
+            f"{', '.join(found.class_names)}; restore the class list of the run"
+        )
+    if found.has_background != trained.has_background:
+        raise UserError(
+            f"{run_dir}: trained {'with' if trained.has_background else 'without'} a background, and the data now has "
+            "it otherwise; restore data.background of the run"
+        )
 
 
 def evaluate(

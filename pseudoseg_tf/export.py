@@ -28,7 +28,7 @@ from pseudoseg_tf.evaluate import validation_images
 from pseudoseg_tf.export_onnx import write_onnx
 from pseudoseg_tf.export_tflite import Images, Precision, write_tflite
 from pseudoseg_tf.exported import DATASET_DOCUMENT, MODEL_DOCUMENT, SAVED_MODEL_DOCUMENTS
-from pseudoseg_tf.files import check_directory, write_text
+from pseudoseg_tf.files import check_directory, check_no_pattern, write_text
 from pseudoseg_tf.inference import predict_at_own_size, read_info
 from pseudoseg_tf.nn.model import PseudoSegModel
 
@@ -216,6 +216,8 @@ def _check_out(out: str, format: Format) -> None:
     elif os.path.exists(out) and not (os.path.isdir(out) and not os.listdir(out)):
         raise UserError(f"{out}: exists already; name a directory that is absent or empty")
     check_directory(os.path.dirname(out))
+    if not suffix:
+        check_no_pattern(out)
 
 
 def _with_canvas(config: Config, size: tuple[int, int] | None) -> Config:

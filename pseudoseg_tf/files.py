@@ -40,6 +40,16 @@ def check_directory(path: str | os.PathLike[str]) -> Path:
     return there
 
 
+def check_no_pattern(path: str | os.PathLike[str]) -> None:
+    """Raises UserError for a path to write to that TensorFlow would take for a pattern when it reads it."""
+    found = sorted(set(os.fspath(path)) & set("*?[]\\"))
+    if found:
+        raise UserError(
+            f"{os.fspath(path)}: holds {' '.join(found)}, by which TensorFlow means a pattern of names; take a name "
+            "without * ? [ ] \\"
+        )
+
+
 def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """Returns the content of a file.
 

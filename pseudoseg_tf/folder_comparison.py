@@ -74,10 +74,16 @@ def draw_lists(data: Path, out: Path, part: int, seed: int = 0, frequent: Sequen
     ids, extra = (read_ids(data / name, "--data") for name in ("train.txt", "aug_extra.txt"))
     out.mkdir(parents=True, exist_ok=True)
     labeled = ids if part == 1 else _draw(data, ids, part, seed, frequent)
-    write_ids(out / "labeled.txt", labeled)
     # Additional lists often name all images there are, those of the training list among them.
     others = [i for i in ids if i not in set(labeled)] + [i for i in extra if i not in set(ids)]
-    write_ids(out / "unlabeled.txt", others)
+    for name, drawn in (("labeled.txt", labeled), ("unlabeled.txt", others)):
+        path = out / name
+        # Runs that were made with other lists would stand in one table with those to come.
+        if path.exists() and read_ids(path, "--out") != drawn:
+            raise UserError(
+                f"{path}: runs here had other lists than {data} gives now; take another --out, or the folder as it was"
+            )
+        write_ids(path, drawn)
 
 
 def folder_overrides(data: Path, lists: Path, weights: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pseudoseg_tf.metrics import CALIBRATION_BINS, Reliability
-from pseudoseg_tf.visualize import save_figure
+from pseudoseg_tf.visualize import plain_text, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +51,7 @@ def reliability_figure(diagrams: Mapping[str, Reliability]) -> Figure:
     left = np.arange(CALIBRATION_BINS) / CALIBRATION_BINS
     for position, (title, reliability) in enumerate(diagrams.items()):
         axes = figure.add_subplot(rows, columns, position + 1)
-        axes.set_title(f"{title}\nECE {100 * reliability.ece:.2f}", fontsize=9)
+        axes.set_title(f"{plain_text(title)}\nECE {100 * reliability.ece:.2f}", fontsize=9)
         axes.bar(
             left, reliability.accuracy, 1 / CALIBRATION_BINS, align="edge", color="#5b9bd5", edgecolor="none"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +99,11 @@ def palette_picture(labels: UInt8, palette: Palette) -> Image.Image:
 def save_image(path: str | os.PathLike[str], image: UInt8) -> None:
     """Writes uint8 [H, W, 3] as PNG or JPEG, as the name says; replaces the file as a whole or not at all."""
     _save_picture(Image.fromarray(image), Path(path))
+
+
+def plain_text(text: str) -> str:
+    """A name as matplotlib is to show it: it takes what stands between dollar signs for a formula."""
+    return text.replace("$", r"\$")
 
 
 def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
@@ -260,7 +266,8 @@ def _save_picture(picture: Image.Image, path: Path) -> None:
 
 
 def _save(path: Path, write: Callable[[Path], None]) -> None:
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    # Without the name, which may be as long as names can be.
+    temporary = path.with_name(f".{os.getpid()}.{threading.get_ident()}.tmp{path.suffix}")
     try:
         write(temporary)
         os.replace(temporary, path)

@@ -123,6 +123,14 @@ def test_run_of_another_configuration_is_refused(folder: list[str], tmp_path: Pa
     assert "a longer run is another one" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a?", "a\\b"])
+def test_a_directory_whose_checkpoints_could_not_be_read(
+    folder: list[str], tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(UserError, match=r"by which TensorFlow means a pattern of names; take a name without"):
+        config_io.check_run_dir(tmp_path / name, small(folder))
+
+
 @pytest.mark.parametrize("key", ["images", "masks"])
 def test_images_and_masks_are_no_run_directory(folder: list[str], tmp_path: Path, key: str) -> None:
     (tmp_path / "link").symlink_to(tmp_path / key)

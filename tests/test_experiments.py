@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pseudoseg_tf import budgets
 from pseudoseg_tf.budgets import configuration, full, on_cpu, run_of, smoke
 from pseudoseg_tf.config_io import flatten
 from pseudoseg_tf.errors import UserError
@@ -222,7 +223,17 @@ def test_additional_images_may_be_all_there_are(animals: Path) -> None:
     row = next(row for row in EXPERIMENTS["table08"].rows if row.name == "unlabeled-1_16/1")
     before = Path(configuration(row, on_animals(row, "table08", animals)).data.unlabeled).read_text()
     (animals / "aug_extra.txt").write_text("".join(f"{number}\n" for number in range(44)))
+    budgets._lists.cache_clear()
     assert Path(configuration(row, on_animals(row, "table08", animals)).data.unlabeled).read_text() == before
+
+
+def test_lists_of_earlier_runs_are_not_replaced(animals: Path) -> None:
+    row = next(row for row in EXPERIMENTS["table08"].rows if row.name == "unlabeled-1_16/1")
+    on_animals(row, "table08", animals)
+    (animals / "train.txt").write_text("".join(f"{number}\n" for number in reversed(range(40))))
+    budgets._lists.cache_clear()
+    with pytest.raises(UserError, match=r"labeled.txt: runs here had other lists than .* gives now; take"):
+        on_animals(row, "table08", animals)
 
 
 def test_cpu_budget_says_how_many_images_it_takes(animals: Path) -> None:

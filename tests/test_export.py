@@ -378,6 +378,28 @@ def test_an_export_unlike_evaluation_is_not_written(
         module._check_agreement(worst, "saved_model", min_same_class=0.951)
 
 
+def test_a_network_without_finite_probabilities_is_not_exported(run_dir: str, tmp_path: Path) -> None:
+    spoiled = tmp_path / "run"
+    shutil.copytree(run_dir, spoiled)
+    config, best = config_io.load(run_dir), spoiled / "checkpoints/best"
+    model = create_model(config, INFO)
+    model.head.decoder.logits.bias.assign(np.full(len(CLASS_NAMES), np.nan))
+    saved = tf.train.Checkpoint(step=tf.Variable(STEP, dtype=tf.int64), model=model)
+    tf.train.CheckpointManager(saved, str(best), max_to_keep=1).save(checkpoint_number=STEP)
+    with pytest.raises(UserError, match=r"a probability is not finite, in the export or in evaluation"):
+        export(str(spoiled), str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_checkpoint_cut_off_is_told(run_dir: str, tmp_path: Path) -> None:
+    for path in Path(run_dir, "checkpoints/best").glob("ckpt-*"):
+        shutil.copy(path, tmp_path)
+    (data,) = tmp_path.glob("*.data-*")
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    with pytest.raises(UserError, match=rf"ckpt-{STEP}: cannot be restored into this model"):
+        export(run_dir, str(tmp_path / "model"), str(tmp_path / f"ckpt-{STEP}"), compare=0)
+
+
 def test_a_fresh_process_that_cannot_load_the_export_is_named(run_dir: str, tmp_path: Path) -> None:
     config = config_io.load(run_dir)
     val = open_sources(config.data, "supervised").val

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -52,6 +54,34 @@ def test_a_used_directory_stays_and_an_unused_one_goes(tmp_path: Path) -> None:
     with pytest.raises(ValueError), claimed(str(tmp_path / "failed")):
         raise ValueError
     assert not (tmp_path / "failed").exists()
+
+
+def test_a_link_to_a_directory_does_not_hide_the_mistake(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    with pytest.raises(ValueError, match="the mistake"), claimed(str(tmp_path / "link")):
+        raise ValueError("the mistake")
+    assert (tmp_path / "link").is_dir()
+
+
+def test_a_lock_file_that_was_removed_meanwhile_is_not_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking the file, whoever had it left an unused directory."""
+    run_dir = tmp_path / "run"
+    lock = fcntl.flock
+    calls = []
+
+    def late(file: TextIO, how: int) -> None:
+        if not calls:
+            (run_dir / "lock").unlink()
+        calls.append(file)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with claimed(str(run_dir)):
+        assert len(calls) == 2 and calls[0].closed
+        assert os.path.samestat(os.fstat(calls[1].fileno()), os.stat(run_dir / "lock"))
 
 
 def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:

@@ -340,6 +340,51 @@ def _steps(
 
 
 @pytest.mark.usefixtures("tiny_backbone")
+def test_a_run_goes_on_with_its_classes_and_images_alone(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "data")
+    data, run = tmp_path / "data", tmp_path / "run"
+    config = small_config(data, "unlabeled", steps=2)
+    train(config, str(run), _quiet)
+    before = {path: path.read_bytes() for path in run.rglob("*.json")}
+    assert run / "examples.json" in before
+    for name, text, message in (
+        (
+            "classes",
+            "background\ngreen\nred\n",
+            "run: trained with the classes background, red, green, but .* green, red;",
+        ),
+        (
+            "classes",
+            "background\nred\ngreen\nblue\n",
+            "run: trained with the classes background, red, green, but",
+        ),
+        (
+            "labeled",
+            "0\n1\n",
+            "run: data.labeled has 2 images, other ones or in another order than the 3 that",
+        ),
+        (
+            "unlabeled",
+            "4\n3\n5\n",
+            "run: data.unlabeled has 3 images, other ones or in another order than the 3",
+        ),
+        ("val", "6\n", "run: data.val has 1 images, other ones or in another order than the 2 "),
+    ):
+        whole = (data / f"{name}.txt").read_text()
+        (data / f"{name}.txt").write_text(text)
+        with pytest.raises(UserError, match=message):
+            train(config, str(run), _quiet)
+        (data / f"{name}.txt").write_text(whole)
+    changed = config_io.apply_overrides(config, ["data.background=none"])
+    with pytest.raises(
+        UserError, match=r"run: trained with a background, and the data now has it otherwise; restore"
+    ):
+        train(changed, str(run), _quiet)
+    assert {path: path.read_bytes() for path in run.rglob("*.json")} == before
+    train(config, str(run), _quiet)
+
+
+@pytest.mark.usefixtures("tiny_backbone")
 def test_the_score_of_two_replicas_is_that_of_the_checkpoint(folder: Path, tmp_path: Path) -> None:
     """Each has seen other images, of which its moving statistics alone would tell."""
     overrides = ["runtime.strategy=mirrored", "data.batch_labeled=4", "train.evaluate_every=2"]

@@ -20,6 +20,7 @@ from pseudoseg_tf.data.decoded_cache import cache_notes
 from pseudoseg_tf.data.input_service import check_servers
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import Source
+from pseudoseg_tf.evaluate import check_classes
 from pseudoseg_tf.files import check_directory
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.nn.pass_cost import count_pass
@@ -55,6 +56,7 @@ def plan(
         check_cluster()
     sources = open_sources(data, train.mode)
     info = sources.info
+    check_classes(run_dir, info)
     validate_for_classes(config, info.num_classes)
     model = build_model(info.num_classes, background=info.has_background, **dataclasses.asdict(config.model))
     init = config.init

@@ -118,6 +118,8 @@ def decode_mask(data: bytes, name: str, num_classes: int, encoding: MaskEncoding
     if data[_PNG_COLOR_TYPE] == 0 and depth in (2, 4):
         # Pillow stretches these grey levels to 0..255; the ids are the levels as stored.
         pixels = pixels // (255 // (2**depth - 1))
+    if image.mode == "P" and encoding.binary:
+        pixels = _levels_of_black_and_white(image, pixels)
     if image.mode == "P" and encoding.colors:
         _check_palette(image, pixels, name, encoding.colors)
     if encoding.binary:
@@ -246,6 +248,14 @@ def _color_codes(colors: np.ndarray) -> np.ndarray:
     """One number for each (red, green, blue); integer [..., 3] to int32 [...]."""
     red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
     return red << 16 | green << 8 | blue
+
+
+def _levels_of_black_and_white(image: Image.Image, pixels: np.ndarray) -> np.ndarray:
+    """A palette picture in black and white as 0 and 255, whichever index is which; else its indices."""
+    levels = np.asarray(image.convert("RGB"))
+    grey = levels[..., 0]
+    plain = (levels == grey[..., np.newaxis]).all() and set(np.unique(grey).tolist()) <= {0, 255}
+    return grey if plain else pixels
 
 
 def _ids_of_black_and_white(pixels: np.ndarray, name: str) -> np.ndarray:

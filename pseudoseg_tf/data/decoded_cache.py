@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import os
 import shutil
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -28,7 +30,7 @@ Decode = Callable[[Record, int], Decoded]
 CacheKind = Literal["none", "memory", "disk"]
 
 # Counts up when decoding changes its results.
-_VERSION = 1
+_VERSION = 2
 # Parts of the free memory that may be taken, and of the disk that stay free.
 _MEMORY_TAKEN, _DISK_LEFT = 0.5, 0.1
 
@@ -74,7 +76,7 @@ class MemoryCache:
             decoded = decode_record(record, num_classes)
             size = sum(array.nbytes for array in decoded)
             with self._lock:
-                if size > self._room:
+                if size > self._room or key in self._kept:
                     return decoded
                 self._room -= size
                 self._kept[key] = decoded
@@ -89,10 +91,13 @@ class DiskCache:
 
     def decode(self, record: Record, num_classes: int) -> Decoded:
         """As `decode_record`."""
-        path = self._directory / f"{content_key(record, num_classes).hex()}.npy"
-        with contextlib.suppress(OSError, ValueError, EOFError):  # Not there, or cut off.
-            both = np.load(path, allow_pickle=False)
-            return np.ascontiguousarray(both[..., :3]), np.ascontiguousarray(both[..., 3])
+        path = self._directory / content_key(record, num_classes).hex()
+        with contextlib.suppress(OSError):  # Not there.
+            content = path.read_bytes()
+            # Damaged files are made anew.
+            if content[:4] == _checksum(content[4:]):
+                both = np.load(io.BytesIO(content[4:]), allow_pickle=False)
+                return np.ascontiguousarray(both[..., :3]), np.ascontiguousarray(both[..., 3])
         image, labels = decode_record(record, num_classes)
         # The cache spares time; without room or rights the run goes on all the same.
         with contextlib.suppress(OSError):
@@ -101,12 +106,17 @@ class DiskCache:
             if _has_room(disk.free - image.nbytes - labels.nbytes, disk.total):
                 temporary = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.tmp")
                 try:
-                    with open(temporary, "wb") as file:
-                        np.save(file, np.dstack([image, labels]), allow_pickle=False)
+                    array = io.BytesIO()
+                    np.save(array, np.dstack([image, labels]), allow_pickle=False)
+                    temporary.write_bytes(_checksum(array.getvalue()) + array.getvalue())
                     os.replace(temporary, path)
                 except OSError:
                     temporary.unlink(missing_ok=True)
         return image, labels
+
+
+def _checksum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "little")
 
 
 def _on_disk() -> Path:

@@ -70,8 +70,9 @@ def check_servers(servers: Sequence[str]) -> None:
 
 def fingerprint(sources: Sources) -> str:
     """Tells sources of other classes or records, or in another order, apart: hexadecimal."""
-    ids = {name: [source.info.num_classes, list(source.ids)] for name, source in sources.streams().items()}
-    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+    ids = {name: list(source.ids) for name, source in sources.streams().items()}
+    known = [sources.info.class_names, sources.info.has_background, ids]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 def _part(server: str, request: dict[str, Any], element_spec: Any) -> tf.data.Dataset:

@@ -234,6 +234,23 @@ class TestMask:
             decode.decode_mask(encoded(np.array([ids], np.uint8)), "m", 3)
         assert ("(one id more than names: does data.classes lack one" in str(error.value)) == hint
 
+    @pytest.mark.parametrize(("black", "white"), [(0, 1), (1, 0), (0, 3), (7, 200)])
+    def test_black_and_white_by_palette(self, black: int, white: int) -> None:
+        """Whichever index is which; indices of other colors are as in grey files."""
+        indices = np.array([[black, white], [white, white]], np.uint8)
+        image = Image.fromarray(indices, "P")
+        palette = np.full((256, 3), 90, np.uint8)
+        palette[black], palette[white] = 0, 255
+        image.putpalette(palette.tobytes())
+        found = decode.decode_mask(encoded(image), "m", 2, MaskEncoding(binary=True))
+        np.testing.assert_array_equal(found, [[0, 1], [1, 1]])
+
+    def test_other_palettes_of_binary_masks(self) -> None:
+        image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+        image.putpalette([0, 0, 0, 128, 0, 0])
+        found = decode.decode_mask(encoded(image), "m", 2, MaskEncoding(binary=True))
+        np.testing.assert_array_equal(found, [[0, 1]])
+
     def test_many_wrong_values_stay_one_line(self) -> None:
         ramp = np.arange(255, dtype=np.uint8).reshape(5, 51)
         with pytest.raises(

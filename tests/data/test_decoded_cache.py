@@ -103,7 +103,9 @@ def test_a_full_disk_and_a_damaged_file_do_no_harm(tmp_path: Path, monkeypatch: 
     _assert_decoded(DiskCache(tmp_path).decode(record, 3), record)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    for content in (b"", whole[:100], whole[:-1]):
+    flipped = bytearray(whole)
+    flipped[-5] ^= 255
+    for content in (b"", whole[:100], whole[:-1], bytes(flipped), bytes(len(whole)), b"PK\3\4" + whole[4:]):
         path.write_bytes(content)
         _assert_decoded(DiskCache(tmp_path).decode(record, 3), record)
         assert path.read_bytes() == whole
