@@ -21,7 +21,7 @@ import tensorflow as tf
 from pseudoseg_tf import config_io
 from pseudoseg_tf.cli import _app
 from pseudoseg_tf.config import Config
-from pseudoseg_tf.data.input_service import check_servers, served_dataset
+from pseudoseg_tf.data.input_service import check_servers, fingerprint, served_dataset
 from pseudoseg_tf.data.pipeline import training_dataset
 from pseudoseg_tf.data.sources import Sources, open_sources
 from pseudoseg_tf.errors import UserError
@@ -201,6 +201,19 @@ def test_a_name_that_is_not_known() -> None:
         UserError, match=r"--host: found 'nowhere.invalid', must be a name that this machine knows"
     ):
         InputServer("nowhere.invalid", 0)
+
+
+def test_other_classes_are_other_sources(config: Config) -> None:
+    """In another order too: labels of the two would be taken for each other."""
+    sources = open_sources(config.data, "unlabeled")
+    names = sources.info.class_names
+    swapped = dataclasses.replace(sources.info, class_names=(names[0], names[2], names[1]))
+    without = dataclasses.replace(sources.info, has_background=False)
+    found = [
+        fingerprint(dataclasses.replace(sources, info=info)) for info in (sources.info, swapped, without)
+    ]
+    assert len(set(found)) == 3
+    assert fingerprint(open_sources(config.data, "unlabeled")) == found[0]
 
 
 @pytest.mark.parametrize(

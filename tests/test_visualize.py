@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from pseudoseg_tf import visualize
+from pseudoseg_tf.curves import chart
 from pseudoseg_tf.data.specs import IGNORE_LABEL, voc_palette
 from pseudoseg_tf.errors import UserError
+from pseudoseg_tf.metrics import CALIBRATION_BINS, Reliability
+from pseudoseg_tf.reliability_diagram import save_reliability_diagrams
 
 PALETTE = ((0, 0, 0), (200, 0, 0), (0, 100, 0))
 NAMES = ("background", "cat", "dog")
@@ -169,3 +172,15 @@ def test_legend_flows_over_several_lines() -> None:
     assert len(legend) > 40 and len(legend) % 20 == 0
     for color in palette[1:]:
         assert (legend == color).all(-1).sum() >= 100
+
+
+def test_names_with_dollar_signs_are_no_formulas(tmp_path: Path) -> None:
+    """Of runs and classes, in titles and legends."""
+    name = "m$^$ costs $5"
+    figure = chart(f"losses of {name}", {name: [(1, 2.0), (2, 3.0)]}, log=True)
+    visualize.save_figure(tmp_path / "chart.png", figure)
+    assert figure.legends[0].get_texts()[0].get_text() == r"m\$^\$ costs \$5"
+    sums = np.zeros((CALIBRATION_BINS, 3))
+    sums[-1] = 8.0, 7.0, 7.8
+    save_reliability_diagrams(tmp_path / "diagram.png", {name: Reliability(sums)})
+    assert (tmp_path / "diagram.png").exists()
