@@ -15,7 +15,7 @@ import numpy as np
 from pseudoseg_tf.data.decode import decode_mask
 from pseudoseg_tf.data.specs import IGNORE_LABEL
 from pseudoseg_tf.data.splits import class_balanced_draw, read_ids, write_ids
-from pseudoseg_tf.data.text import read_class_names
+from pseudoseg_tf.data.text import canonical_id, read_class_names
 from pseudoseg_tf.errors import UserError
 
 # What suits a few hundred steps of small batches on a CPU; the same for every row.
@@ -75,7 +75,8 @@ def draw_lists(data: Path, out: Path, part: int, seed: int = 0, frequent: Sequen
     out.mkdir(parents=True, exist_ok=True)
     labeled = ids if part == 1 else _draw(data, ids, part, seed, frequent)
     # Additional lists often name all images there are, those of the training list among them.
-    others = [i for i in ids if i not in set(labeled)] + [i for i in extra if i not in set(ids)]
+    known = {canonical_id(i) for i in ids}
+    others = [i for i in ids if i not in set(labeled)] + [i for i in extra if canonical_id(i) not in known]
     for name, drawn in (("labeled.txt", labeled), ("unlabeled.txt", others)):
         path = out / name
         # Runs that were made with other lists would stand in one table with those to come.
@@ -101,7 +102,10 @@ def folder_overrides(data: Path, lists: Path, weights: str) -> tuple[str, ...]:
 
 def _draw(data: Path, ids: Sequence[str], part: int, seed: int, frequent: Sequence[str]) -> list[str]:
     classes = read_class_names(data / "classes.txt")
-    shown = {record_id: _classes_of(data / "masks" / f"{record_id}.png", len(classes)) for record_id in ids}
+    shown = {
+        record_id: _classes_of(data / "masks" / f"{canonical_id(record_id)}.png", len(classes))
+        for record_id in ids
+    }
     absent = [name for name in frequent if name not in classes]
     if absent:
         raise UserError(

@@ -126,6 +126,7 @@ def test_show_of_chains_names_their_programs() -> None:
         (["run", "all", "--only=fused-1_4"], ["--only", "instead of all"]),
         (["run", "table05", "--budget=cpu"], ["--data: missing"]),
         (["run", "table05", "--budget=tiny"], ["budget", "tiny"]),
+        (["show", "table05", "--weights="], ["--weights: empty; full takes the folder"]),
         (["run", "table05", "--seeds=a"], ["--seeds: found 'a'"]),
         (["run", "table05", "--seeds="], ["--seeds: found ''"]),
         (["run", "table05", "--seeds=0,-1"], ["--seeds: found '0,-1'"]),

@@ -227,6 +227,18 @@ def test_additional_images_may_be_all_there_are(animals: Path) -> None:
     assert Path(configuration(row, on_animals(row, "table08", animals)).data.unlabeled).read_text() == before
 
 
+def test_lists_of_file_names_draw_the_same(animals: Path) -> None:
+    row = next(row for row in EXPERIMENTS["table08"].rows if row.name == "unlabeled-1_16/1")
+    drawn = Path(configuration(row, on_animals(row, "table08", animals)).data.labeled).read_text().split()
+    named = animals / "named"
+    named.mkdir()
+    for name in ("masks", "classes.txt", "val.txt", "aug_extra.txt"):
+        (named / name).symlink_to(animals / name)
+    (named / "train.txt").write_text("".join(f"{number}.jpg\n" for number in range(40)))
+    again = Path(configuration(row, on_animals(row, "table08", named)).data.labeled).read_text().split()
+    assert again == [f"{record_id}.jpg" for record_id in drawn]
+
+
 def test_lists_of_earlier_runs_are_not_replaced(animals: Path) -> None:
     row = next(row for row in EXPERIMENTS["table08"].rows if row.name == "unlabeled-1_16/1")
     on_animals(row, "table08", animals)

@@ -280,6 +280,8 @@ def _budgeted(row: Row, experiment: Experiment) -> tuple[str, ...]:
     if _BUDGET.value == "smoke":
         return smoke(row, experiment, backbone)
     if _BUDGET.value == "full":
+        if _WEIGHTS.value == "":
+            raise UserError("--weights: empty; full takes the folder of first weights, such as zoo")
         return full(row, _WEIGHTS.value or "zoo", _ACCUMULATE.value, backbone)
     if not _DATA.value:
         raise UserError("--data: missing; --budget=cpu needs a folder of real images (--help)")
