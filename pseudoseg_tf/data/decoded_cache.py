@@ -33,13 +33,15 @@ CacheKind = Literal["none", "memory", "disk"]
 _VERSION = 2
 # Parts of the free memory that may be taken, and of the disk that stay free.
 _MEMORY_TAKEN, _DISK_LEFT = 0.5, 0.1
+# Where Linux tells a container its limits (cgroup v2).
+_CONTAINER = Path("/sys/fs/cgroup")
 
 
 @functools.cache
 def decoder(kind: CacheKind) -> Decode:
     """`decode.decode_record`, by way of the cache of `data.cache`, of which a process has one."""
     if kind == "memory":
-        return MemoryCache(round(_MEMORY_TAKEN * psutil.virtual_memory().available)).decode
+        return MemoryCache(round(_MEMORY_TAKEN * _available_memory())).decode
     if kind == "disk":
         return DiskCache(_on_disk()).decode
     return decode_record
@@ -113,6 +115,17 @@ class DiskCache:
                 except OSError:
                     temporary.unlink(missing_ok=True)
         return image, labels
+
+
+def _available_memory() -> int:
+    """Bytes that are free on the machine, or in the container that the process is in, if that has a limit."""
+    available: int = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError, KeyError):  # No container, or none that says so.
+        limit = int((_CONTAINER / "memory.max").read_text())
+        statistics = dict(line.split() for line in (_CONTAINER / "memory.stat").read_text().splitlines())
+        # Without the files that the kernel keeps, which make room.
+        available = min(available, max(0, limit - int(statistics["anon"])))
+    return available
 
 
 def _checksum(content: bytes) -> bytes:

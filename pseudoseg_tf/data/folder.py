@@ -50,6 +50,10 @@ class Folder:
             )
         return os.path.join(self.root, parent, found[0]) if found else None
 
+    def id_of(self, path: str) -> str:
+        """The id of a file that ``find`` returned."""
+        return os.path.splitext(path.removeprefix(os.path.join(self.root, "")))[0]
+
     def nearest(self, record_id: str) -> str:
         """Returns a hint that names what lies in place of an id's file: there, in a folder there, or the nearest id."""
         parent, name = posixpath.split(canonical_id(record_id))
@@ -137,11 +141,15 @@ class FolderSource:
         ids = read_ids(path, key)
         where = f"{key}: {path}"
         self.info = info
-        self.ids = tuple(canonical_id(record_id) for record_id in ids)
+        self._images = [images.find(record_id) for record_id in ids]
+        # That of the file, where there is one: a.png and a.png.jpg may mean the same.
+        self.ids = tuple(
+            canonical_id(record_id) if path is None else images.id_of(path)
+            for record_id, path in zip(ids, self._images, strict=True)
+        )
         self._where = where
         self._written = ids
         self._image_folder, self._mask_folder = images, masks
-        self._images = [images.find(record_id) for record_id in ids]
         self._masks = [masks.find(record_id) for record_id in self.ids]
         if check:
             found = _all_found(self._images, ids, images, "image", where)

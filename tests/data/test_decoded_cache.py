@@ -94,6 +94,28 @@ def test_memory_takes_no_more_than_its_room() -> None:
     assert decode.call_count == 1
 
 
+@pytest.mark.parametrize(
+    ("limit", "statistics", "expected"),
+    [
+        ("1000000", "anon 400000\nfile 500000\n", 600_000),
+        ("1000000", "anon 1200000\n", 0),
+        ("max", "anon 400000\n", 8_000_000),
+        ("9000000", "anon 400000\n", 8_000_000),
+        ("1000000", "file 500000\n", 8_000_000),
+        ("1000000", None, 8_000_000),
+    ],
+)
+def test_memory_of_a_container(
+    limit: str, statistics: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoded_cache, "_CONTAINER", tmp_path)
+    monkeypatch.setattr(decoded_cache.psutil, "virtual_memory", lambda: mock.Mock(available=8_000_000))
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    if statistics is not None:
+        (tmp_path / "memory.stat").write_text(statistics)
+    assert decoded_cache._available_memory() == expected
+
+
 def test_a_full_disk_and_a_damaged_file_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = _record(0)
     monkeypatch.setattr(decoded_cache, "_DISK_LEFT", 1.0)

@@ -113,6 +113,15 @@ class TestFolder:
         assert sources.unlabeled.read(0).image_labels is None
         assert sources.notes == ("unlabeled pool: 4 images, none of them labeled",)
 
+    def test_one_file_under_two_ids(self, folder: DataConfig) -> None:
+        for kind in ("images", "masks"):
+            Path(getattr(folder, kind), "p0.png").rename(Path(getattr(folder, kind), "p0.png.png"))
+        Path(folder.labeled).write_text("p0.png.png\np1\n./p2.png\n")
+        assert open_sources(folder, "supervised").labeled.ids == ("p0.png", "p1", "p2")
+        Path(folder.val).write_text("p7\np0.png\n")
+        with pytest.raises(UserError, match=r"data.labeled and data.val share .*'p0.png'"):
+            open_sources(folder, "supervised")
+
     def test_classes_that_no_mask_shows(self, folder: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
         names = ["background", "cat", "dog", "cow", "hen", "pig", "owl", "fox", "bee"]
         Path(folder.classes).write_text("\n".join(names))
