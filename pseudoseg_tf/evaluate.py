@@ -18,13 +18,13 @@ from pseudoseg_tf.config import Config, DataConfig
 from pseudoseg_tf.data.pipeline import evaluation_dataset
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import DatasetInfo, Source
-from pseudoseg_tf.errors import UserError
 from pseudoseg_tf.files import check_directory, write_json
 from pseudoseg_tf.inference import predict_as_configured, read_info
 from pseudoseg_tf.metrics import Reliability, SegmentationMetrics
 from pseudoseg_tf.nn.model import PseudoSegModel
 from pseudoseg_tf.progress import Progress
 from pseudoseg_tf.reliability_diagram import save_reliability_diagrams
+from pseudoseg_tf.run_data import check_classes
 
 
 class Evaluator(orbit.StandardEvaluator):
@@ -138,34 +138,6 @@ def validation_images(config: Config, run_dir: str, info: DatasetInfo) -> Source
     val = open_sources(dataclasses.replace(config.data, pseudo_labels=""), "supervised").val
     check_classes(run_dir, val.info, info)
     return val
-
-
-def check_classes(run_dir: str, found: DatasetInfo, trained: DatasetInfo | None = None) -> None:
-    """Checks that data have the classes of a run.
-
-    Args:
-      run_dir: directory of the run.
-      found: what the data have.
-      trained: what the run has; None: as its ``dataset.json`` says, if there is one yet.
-
-    Raises:
-      UserError: other classes, or that file is damaged.
-    """
-    path = os.path.join(run_dir, "dataset.json")
-    if trained is None and os.path.exists(path):
-        trained = read_info(path)
-    if trained is None:
-        return
-    if found.class_names != trained.class_names:
-        raise UserError(
-            f"{run_dir}: trained with the classes {', '.join(trained.class_names)}, but the data now has "
-            f"{', '.join(found.class_names)}; restore the class list of the run"
-        )
-    if found.has_background != trained.has_background:
-        raise UserError(
-            f"{run_dir}: trained {'with' if trained.has_background else 'without'} a background, and the data now has "
-            "it otherwise; restore data.background of the run"
-        )
 
 
 def evaluate(

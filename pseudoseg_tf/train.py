@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import math
 import os
@@ -24,22 +23,19 @@ from pseudoseg_tf.data import pipeline
 from pseudoseg_tf.data.bad_examples import BadExamples
 from pseudoseg_tf.data.decoded_cache import cache_notes
 from pseudoseg_tf.data.input_service import check_servers
-from pseudoseg_tf.data.sources import Sources, open_sources
+from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.errors import UserError
-from pseudoseg_tf.evaluate import Evaluator, check_classes
-from pseudoseg_tf.files import read_json, write_json
+from pseudoseg_tf.evaluate import Evaluator
 from pseudoseg_tf.finite_watch import NonFiniteStep
 from pseudoseg_tf.interruption import STOPPED, Interrupted, StopSignals
 from pseudoseg_tf.panel import Panel
 from pseudoseg_tf.records import Console, JsonLines, Log
+from pseudoseg_tf.run_data import check_run_data, save_run_data
 from pseudoseg_tf.run_lock import claimed
 from pseudoseg_tf.single_image import single_image_notes
 from pseudoseg_tf.summaries import forget_after
 from pseudoseg_tf.trainer import Trainer
 from pseudoseg_tf.workers import Workers
-
-# Of a run directory: which images the run began with.
-_EXAMPLES = "examples.json"
 
 
 def train(config: Config, run_dir: str, log: Log = print, preset: str = "") -> dict[str, dict[str, Any]]:
@@ -96,17 +92,15 @@ class _Run:
         if config.runtime.input_servers:
             check_servers(config.runtime.input_servers.split(","))
         sources = open_sources(config.data, config.train.mode)
-        check_classes(run_dir, sources.info)
-        self._check_examples(sources)
+        check_run_data(run_dir, sources)
         config_io.validate_for_classes(config, sources.info.num_classes)
         last, best = (checkpoint_directory(run_dir, which) for which in ("last", "best"))
         begun = bool(checkpoint_prefixes(last))
         # A run that goes on was told when it began.
-        learning = (
-            [] if begun else reach_notes(config) + single_image_notes(config, strategy.num_replicas_in_sync)
-        )
-        speed = cpu_speed_notes(config.runtime)
-        for note in (*sources.notes, *cache_notes(config.data.cache), *learning, *speed):
+        notes = [*sources.notes, *cache_notes(config.data.cache), *cpu_speed_notes(config.runtime)]
+        if not begun:
+            notes += reach_notes(config) + single_image_notes(config, strategy.num_replicas_in_sync)
+        for note in notes:
             log(note)
         with strategy.scope():
             model = create_model(config, sources.info, None if begun else log)
@@ -115,8 +109,7 @@ class _Run:
         # Not before the first weights are there: a run that could not begin must not claim the directory.
         if workers.is_chief:
             config_io.save(run_dir, preset, config)
-            write_json(os.path.join(run_dir, "dataset.json"), sources.info.to_json())
-            write_json(os.path.join(run_dir, _EXAMPLES), _listed(sources))
+            save_run_data(run_dir, sources)
         self._sources, self._step = sources, optimizer.iterations
         # Of several workers one cannot stop alone.
         check = (lambda: None) if workers.several else signals.check
@@ -148,19 +141,6 @@ class _Run:
             else None
         )
         self._rollbacks = self._lines("rollbacks.jsonl", math.inf)
-
-    def _check_examples(self, sources: Sources) -> None:
-        """Raises UserError if a list has other images, or another order, than when the run began."""
-        path = os.path.join(self._run_dir, _EXAMPLES)
-        before = read_json(path) if os.path.exists(path) else {}
-        for key, now in _listed(sources).items():
-            then = before.get(key, now) if isinstance(before, dict) else now
-            if then != now:
-                count = then.get("images") if isinstance(then, dict) else "?"
-                raise UserError(
-                    f"{self._run_dir}: data.{key} has {now['images']} images, other ones or in another order than the "
-                    f"{count} that the run began with; restore the list, or take another run directory"
-                )
 
     def finish(self) -> dict[str, dict[str, Any]]:
         """Trains to the end; returns what ``train`` does."""
@@ -339,18 +319,6 @@ def _bad_examples(config: Config, run_dir: str) -> BadExamples | None:
     if config.data.on_bad_example == "fail":
         return None
     return BadExamples(os.path.join(run_dir, "bad_examples.txt"), config.data.max_bad_examples)
-
-
-def _listed(sources: Sources) -> dict[str, dict[str, Any]]:
-    """By list: the number of images, and the SHA-256 of their ids."""
-    lists = {**sources.streams(), "val": sources.val}
-    return {
-        key: {
-            "images": len(source),
-            "sha256": hashlib.sha256("\n".join(source.ids).encode("utf-8", "surrogateescape")).hexdigest(),
-        }
-        for key, source in lists.items()
-    }
 
 
 def _next_multiple(step: int, every: int) -> int:

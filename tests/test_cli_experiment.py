@@ -274,26 +274,24 @@ def test_a_mistake_in_one_of_several_runs_ends_them(tmp_path: Path) -> None:
 
 def test_a_signal_stops_the_runs_too(tmp_path: Path) -> None:
     """With real processes, of which none is left."""
-    program = f"""
+    program = """
+import subprocess, sys
 from pseudoseg_tf import comparison
-from pseudoseg_tf.comparison import Run
 from pseudoseg_tf.interruption import Interrupted
-overrides = ("train.steps=100000", "train.mode=supervised", "data.images=absent")
-comparison._python = lambda arguments, run, root, threads, stdin=None: __import__("subprocess").Popen(
-    ["sh", "-c", "echo $$ > {tmp_path}/child; exec sleep 600"])
+comparison._start = lambda run, root, threads: subprocess.Popen(["sh", "-c", "echo $$; exec sleep 600"])
 try:
-    comparison.run_all([Run("row", 0, "shapes", overrides)], {str(tmp_path)!r}, 2, jobs=1)
+    comparison.run_all([comparison.Run("row", 0, "shapes", ())], sys.argv[1], steps=2)
 except Interrupted as interrupted:
     print(interrupted)
 """
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    child = tmp_path / "child"
-    while not (child.exists() and child.read_text().strip()):
-        assert process.poll() is None
-    process.terminate()
-    assert process.communicate()[0] == "stopped by SIGTERM\n"
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.terminate()
+        assert process.stdout.read() == "stopped by SIGTERM\n"
     with pytest.raises(ProcessLookupError):
-        os.kill(int(child.read_text()), 0)
+        os.kill(child, 0)
 
 
 def test_a_run_that_was_stopped_stops_the_comparison(tmp_path: Path) -> None:

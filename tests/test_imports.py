@@ -64,6 +64,7 @@ LAYERS = [
         "folder_comparison",
         "inference",
         "panel",
+        "run_data",
         "trainer",
     ],
     ["convert", "train"],

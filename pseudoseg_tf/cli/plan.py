@@ -20,11 +20,11 @@ from pseudoseg_tf.data.decoded_cache import cache_notes
 from pseudoseg_tf.data.input_service import check_servers
 from pseudoseg_tf.data.sources import open_sources
 from pseudoseg_tf.data.specs import Source
-from pseudoseg_tf.evaluate import check_classes
 from pseudoseg_tf.files import check_directory
 from pseudoseg_tf.nn.model import PseudoSegModel, build_model
 from pseudoseg_tf.nn.pass_cost import count_pass
 from pseudoseg_tf.nn.sliding_window import window_stride
+from pseudoseg_tf.run_data import check_run_data
 from pseudoseg_tf.self_training import prepare
 from pseudoseg_tf.single_image import single_image_notes
 from pseudoseg_tf.workers import check_cluster
@@ -56,7 +56,7 @@ def plan(
         check_cluster()
     sources = open_sources(data, train.mode)
     info = sources.info
-    check_classes(run_dir, info)
+    check_run_data(run_dir, sources)
     validate_for_classes(config, info.num_classes)
     model = build_model(info.num_classes, background=info.has_background, **dataclasses.asdict(config.model))
     init = config.init

@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import os
 import shutil
 import threading
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -93,13 +91,16 @@ class DiskCache:
 
     def decode(self, record: Record, num_classes: int) -> Decoded:
         """As `decode_record`."""
-        path = self._directory / content_key(record, num_classes).hex()
-        with contextlib.suppress(OSError):  # Not there.
-            content = path.read_bytes()
-            # Damaged files are made anew.
-            if content[:4] == _checksum(content[4:]):
-                both = np.load(io.BytesIO(content[4:]), allow_pickle=False)
-                return np.ascontiguousarray(both[..., :3]), np.ascontiguousarray(both[..., 3])
+        path = self._directory / f"{content_key(record, num_classes).hex()}.npz"
+        # Not there, or damaged, for which numpy and zipfile raise many types.
+        with (
+            contextlib.suppress(Exception),
+            open(path, "rb") as archive,
+            np.load(archive, allow_pickle=False) as kept,
+        ):
+            # The checksum of each array.
+            if kept.zip.testzip() is None:
+                return kept["image"], kept["labels"]
         image, labels = decode_record(record, num_classes)
         # The cache spares time; without room or rights the run goes on all the same.
         with contextlib.suppress(OSError):
@@ -108,9 +109,8 @@ class DiskCache:
             if _has_room(disk.free - image.nbytes - labels.nbytes, disk.total):
                 temporary = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.tmp")
                 try:
-                    array = io.BytesIO()
-                    np.save(array, np.dstack([image, labels]), allow_pickle=False)
-                    temporary.write_bytes(_checksum(array.getvalue()) + array.getvalue())
+                    with open(temporary, "wb") as file:
+                        np.savez(file, image=image, labels=labels)
                     os.replace(temporary, path)
                 except OSError:
                     temporary.unlink(missing_ok=True)
@@ -126,10 +126,6 @@ def _available_memory() -> int:
         # Without the files that the kernel keeps, which make room.
         available = min(available, max(0, limit - int(statistics["anon"])))
     return available
-
-
-def _checksum(content: bytes) -> bytes:
-    return zlib.crc32(content).to_bytes(4, "little")
 
 
 def _on_disk() -> Path:

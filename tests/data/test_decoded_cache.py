@@ -125,12 +125,15 @@ def test_a_full_disk_and_a_damaged_file_do_no_harm(tmp_path: Path, monkeypatch: 
     _assert_decoded(DiskCache(tmp_path).decode(record, 3), record)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    flipped = bytearray(whole)
-    flipped[-5] ^= 255
-    for content in (b"", whole[:100], whole[:-1], bytes(flipped), bytes(len(whole)), b"PK\3\4" + whole[4:]):
+    zeros = whole[:100] + bytes(len(whole) - 100)
+    for content in (b"", whole[:100], whole[:-1], zeros, bytes(len(whole))):
         path.write_bytes(content)
         _assert_decoded(DiskCache(tmp_path).decode(record, 3), record)
         assert path.read_bytes() == whole
+    # A bit of each header, and here and there of the pixels.
+    for place in (*range(200), *range(200, len(whole), 1 + len(whole) // 100)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        _assert_decoded(DiskCache(tmp_path).decode(record, 3), record)
     # Where nothing can be made, too.
     _assert_decoded(DiskCache(path / "below").decode(record, 3), record)
 
